@@ -1,0 +1,249 @@
+"""Host transforms and the batches of a training."""
+
+import dataclasses
+import itertools
+import threading
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tufl_jax.data import pipeline, transforms
+from tufl_jax.data.longtail import Donors
+from tufl_jax.data.pipeline import Domain
+from tufl_jax.data.transforms import Augment
+from tufl_jax.errors import UserError
+
+AUGMENT = Augment(crop=(6, 8), scales=(0.75, 1.0, 1.5))
+
+
+@dataclasses.dataclass
+class Coded:
+    """Pictures whose pixels tell (item, row, column); labels tell the column."""
+
+    length: int = 7
+    size: tuple[int, int] = (10, 14)
+    broken: int = -1
+
+    def __len__(self):
+        return self.length
+
+    def __getitem__(self, index):
+        if index == self.broken:
+            raise UserError("picture.png: cannot be read")
+        rows, columns = np.mgrid[: self.size[0], : self.size[1]].astype(np.uint8)
+        item = np.full_like(rows, index)
+        image = np.stack([item, 10 * rows, 10 * columns], -1)
+        return {"image": image, "label": columns, "name": str(index)}
+
+
+def take(count, *args, **options):
+    batches = pipeline.train_batches(*args, **options)
+    out = list(itertools.islice(batches, count))
+    batches.close()
+    return out
+
+
+def assert_same(some, others):
+    assert len(some) == len(others)
+    for a, b in zip(some, others, strict=True):
+        assert a.keys() == b.keys()
+        for name in a:
+            np.testing.assert_array_equal(a[name], b[name])
+
+
+def all_streams():
+    donors = Donors(
+        source=Coded(),
+        database=[np.array([3]), np.array([], np.int64), np.array([0, 5])],
+        augment=AUGMENT,
+        per_step=3,
+    )
+    return Domain(Coded(), AUGMENT, 4), Domain(Coded(5), AUGMENT, 2), donors
+
+
+def test_resizing_equals_whole_picture_then_crop():
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (13, 17, 3), np.uint8)
+    label = image[..., 0]
+    for size in ((13, 17), (20, 30), (9, 12)):
+        full = Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR)
+        ids = Image.fromarray(label).resize(size[::-1], Image.Resampling.NEAREST)
+        for window in ((0, 0), (2, 3), (size[0] - 6, size[1] - 8)):
+            part = (
+                slice(window[0], window[0] + 6),
+                slice(window[1], window[1] + 8),
+            )
+            np.testing.assert_allclose(
+                transforms.bilinear(image, size, window, (6, 8)).astype(int),
+                np.asarray(full)[part].astype(int),
+                atol=1,
+            )
+            np.testing.assert_array_equal(
+                transforms.nearest(label, size, window, (6, 8)), np.asarray(ids)[part]
+            )
+
+
+def test_label_stays_on_its_image():
+    # The image is smooth in the column that its label tells, so after any scale, crop
+    # and flip they differ by less than the two pixels that bilinear mixes.
+    seen_flip, seen_scale = set(), set()
+    for seed in range(40):
+        view = AUGMENT(Coded(size=(16, 20))[1], np.random.default_rng(seed))
+        assert view["image"].shape == (6, 8, 3) and view["label"].shape == (6, 8)
+        assert view["image"].flags.c_contiguous and view["label"].flags.c_contiguous
+        np.testing.assert_allclose(
+            view["image"][..., 2] / 10.0, view["label"].astype(float), atol=1.0
+        )
+        step = np.diff(view["image"][3, :, 2].astype(float)).mean()
+        seen_flip.add(step < 0)
+        seen_scale.add(min(AUGMENT.scales, key=lambda s: abs(10 / s - abs(step))))
+    assert seen_flip == {False, True} and seen_scale == set(AUGMENT.scales)
+
+
+def test_resize_and_plain_view():
+    example = Coded()[2]
+    plain = Augment(crop=(10, 14), scales=(1.0,), hflip=0.0)
+    view = plain(example, np.random.default_rng(0))
+    np.testing.assert_array_equal(view["image"], example["image"])
+    np.testing.assert_array_equal(view["label"], example["label"])
+    halved = dataclasses.replace(plain, resize=(5, 7), crop=(5, 7))
+    view = halved(example, np.random.default_rng(0))
+    np.testing.assert_array_equal(view["label"], example["label"][1::2, 1::2])
+
+
+def test_small_image_is_enlarged_with_its_aspect():
+    for size in ((3, 50), (12, 3), (1, 1)):
+        augment = Augment(crop=(6, 8), scales=(0.5,), hflip=0.0)
+        height, width = augment._scaled_size(size, np.random.default_rng(0))
+        assert height == 6 or width == 8
+        assert abs(height / width - size[0] / size[1]) <= 0.5 / min(height, width) + 0.1
+        view = augment(Coded(size=size)[0], np.random.default_rng(0))
+        assert view["image"].shape == (6, 8, 3) and view["label"].shape == (6, 8)
+
+
+def test_window_shows_the_wanted_class():
+    for seed in range(30):
+        view = AUGMENT(
+            Coded(size=(30, 24))[0], np.random.default_rng(seed), contains=seed % 24
+        )
+        # A column of one pixel can vanish only when the picture shrinks.
+        assert view is None or (view["label"] == seed % 24).any()
+    assert AUGMENT(Coded()[0], np.random.default_rng(0), contains=200) is None
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"crop": (0, 4)}, {"resize": (4,)}, {"scales": ()}, {"scales": (0.0,)}]
+    + [{"hflip": 1.5}],
+)
+def test_bad_options(options):
+    with pytest.raises(UserError, match=next(iter(options))):
+        Augment(**{"crop": (6, 8), **options})
+
+
+def test_batches_have_the_promised_arrays():
+    source, target, donors = all_streams()
+    batch = take(1, source, target=target, donors=donors, seed=1)[0]
+    assert {name: (x.dtype.name, x.shape) for name, x in batch.items()} == {
+        "source_image": ("uint8", (4, 6, 8, 3)),
+        "source_label": ("uint8", (4, 6, 8)),
+        "target_image": ("uint8", (2, 6, 8, 3)),
+        "donor_image": ("uint8", (3, 6, 8, 3)),
+        "donor_label": ("uint8", (3, 6, 8)),
+        "donor_class": ("int32", (3,)),
+    }
+    np.testing.assert_array_equal(batch["donor_class"], [0, 2, 0])
+    for label, class_id in zip(batch["donor_label"], [0, 2, 0], strict=True):
+        assert (label == class_id).any()
+    assert set(take(1, source, seed=1)[0]) == {"source_image", "source_label"}
+
+
+def test_resumed_batches_equal_the_uninterrupted_ones():
+    source, target, donors = all_streams()
+    options = {"target": target, "donors": donors, "seed": 3}
+    whole = take(6, source, **options)
+    assert_same(whole[4:], take(2, source, start_step=4, num_threads=1, **options))
+    assert any(
+        (a["source_image"] != b["source_image"]).any()
+        for a, b in zip(whole, take(6, source, target=target, seed=4), strict=True)
+    )
+
+
+def test_process_workers_change_nothing():
+    source, target, donors = all_streams()
+    options = {"target": target, "donors": donors, "seed": 3}
+    here = take(3, source, **options)
+    assert_same(here, take(3, source, num_workers=1, num_threads=1, **options))
+
+
+def test_processes_share_the_global_batch():
+    source, target, donors = all_streams()
+    options = {"target": target, "donors": donors, "seed": 5}
+    whole = take(3, source, **options)
+    for process in (0, 1):
+        part = take(3, source, process_index=process, process_count=2, **options)
+        for a, b in zip(whole, part, strict=True):
+            for name in a:
+                rows = slice(None) if "donor" in name else slice(process, None, 2)
+                np.testing.assert_array_equal(a[name][rows], b[name])
+    with pytest.raises(UserError, match="batch_size=4.*3 process"):
+        pipeline.train_batches(source, seed=0, process_count=3)
+
+
+def test_each_epoch_has_every_item_in_a_new_order():
+    plain = Augment(crop=(10, 14), scales=(1.0,), hflip=0.5)
+    batches = take(12, Domain(Coded(6), plain, 2), seed=0)
+    order = np.concatenate([b["source_image"][:, 0, 0, 0] for b in batches])
+    epochs = order.reshape(4, 6)
+    assert all(sorted(epoch) == list(range(6)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) > 1
+    # An item's augmentation is drawn anew in each epoch, too.
+    labels = np.concatenate([b["source_label"] for b in batches])
+    assert any(len(set(labels[order == item][:, 0, 0])) == 2 for item in range(6))
+
+
+def test_errors_arrive_as_they_were_raised():
+    batches = pipeline.train_batches(Domain(Coded(broken=2), AUGMENT, 4), seed=0)
+    with pytest.raises(UserError) as error:
+        for _ in range(4):
+            next(batches)
+    batches.close()
+    assert str(error.value) == "picture.png: cannot be read"
+
+
+def test_close_ends_the_threads():
+    before = set(threading.enumerate())
+    batches = pipeline.train_batches(Domain(Coded(), AUGMENT, 4), seed=0)
+    next(batches)
+    started = [t for t in threading.enumerate() if t not in before]
+    batches.close()
+    for thread in started:
+        thread.join(timeout=10)
+    assert started and not any(t.is_alive() for t in started)
+
+
+def test_read_ahead():
+    names = [
+        item["name"] for item in pipeline.read_ahead(Coded(), [5, 0, 3], num_threads=2)
+    ]
+    assert names == ["5", "0", "3"]
+    assert list(pipeline.read_ahead(Coded(), [])) == []
+    items = pipeline.read_ahead(Coded(broken=2), range(4), num_threads=1)
+    assert [next(items)["name"], next(items)["name"]] == ["0", "1"]
+    with pytest.raises(UserError, match="picture.png"):
+        next(items)
+
+
+def test_read_ahead_is_bounded():
+    read = []
+
+    class Counting(Coded):
+        def __getitem__(self, index):
+            read.append(index)
+            return index
+
+    items = pipeline.read_ahead(Counting(), range(1000), num_threads=2)
+    assert [next(items) for _ in range(3)] == [0, 1, 2]
+    items.close()
+    assert len(read) <= 3 + 4
