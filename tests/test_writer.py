@@ -22,7 +22,6 @@ from tensorboard.util import tensor_util
 from tufl_jax import writer
 from tufl_jax.errors import UserError
 
-
 ROOT = pathlib.Path(__file__).parents[1]
 
 
