@@ -2,7 +2,13 @@
 
 import dataclasses
 import itertools
+import os
+import pathlib
+import signal
+import subprocess
+import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -221,6 +227,65 @@ def test_close_ends_the_threads():
     for thread in started:
         thread.join(timeout=10)
     assert started and not any(t.is_alive() for t in started)
+
+
+def test_closed_batches_are_no_surprise():
+    batches = pipeline.train_batches(Domain(Coded(), AUGMENT, 4), seed=0)
+    batches.close()
+    batches.close()
+    with pytest.raises(ValueError, match="closed"):
+        next(batches)
+
+
+TRAINER = """
+import multiprocessing
+from tests.test_pipeline import AUGMENT, Coded
+from tufl_jax.data import pipeline
+domain = pipeline.Domain(Coded(), AUGMENT, 4)
+batches = pipeline.train_batches(domain, seed=0, num_workers=1, num_threads=1)
+next(batches)
+print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+input()
+"""
+
+
+def start_trainer():
+    trainer = subprocess.Popen(
+        [sys.executable, "-c", TRAINER],
+        cwd=pathlib.Path(__file__).parents[1],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    return trainer, int(trainer.stdout.readline())
+
+
+def alive(pid):
+    try:
+        state = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except FileNotFoundError:
+        return False
+    return state[0] != "Z"  # a zombie only waits for init
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="uses a Linux signal")
+def test_workers_die_with_a_killed_trainer():
+    trainer, worker = start_trainer()
+    assert alive(worker)
+    os.kill(trainer.pid, signal.SIGKILL)
+    trainer.communicate(timeout=10)
+    deadline = time.monotonic() + 10
+    while alive(worker) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not alive(worker)
+
+
+def test_forgotten_batches_end_quietly():
+    trainer, worker = start_trainer()
+    _, errors = trainer.communicate("\n", timeout=30)
+    assert trainer.returncode == 0 and errors == ""
+    assert not alive(worker)
 
 
 def test_read_ahead():

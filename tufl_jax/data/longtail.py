@@ -139,8 +139,8 @@ def _load(path: pathlib.Path, shape: tuple[int, int]) -> np.ndarray | None:
     if not path.exists():
         return None
     try:
-        with np.load(path) as file:
-            counts = file["counts"]
+        with open(path, "rb") as file, np.load(file) as arrays:
+            counts = arrays["counts"]
         if counts.shape != shape:
             raise ValueError(f"counts of shape {counts.shape}, expected {shape}")
         return counts
@@ -151,7 +151,10 @@ def _load(path: pathlib.Path, shape: tuple[int, int]) -> np.ndarray | None:
 
 def _save(path: pathlib.Path, counts: np.ndarray) -> None:
     """Appears complete or not at all, also when two processes write it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        np.savez_compressed(file, counts=counts)
-    os.replace(file.name, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+            np.savez_compressed(file, counts=counts)
+        os.replace(file.name, path)
+    except OSError as error:  # only costs the time of counting again
+        logging.warning("%s cannot be written (%s)", path, error)

@@ -10,6 +10,7 @@ import functools
 import os
 import signal
 import sys
+import weakref
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -37,16 +38,25 @@ class Batches:
     """Endless iterator over batches; close() ends its threads and processes."""
 
     def __init__(self, iterator):
-        self._iterator = iterator
+        self._open = [iterator]
+        # Also closed when forgotten, at the latest when the program ends: grain's own
+        # clean-up comes too late in the shutdown and prints tracebacks.
+        self._finalizer = weakref.finalize(self, _close, self._open)
 
     def __iter__(self) -> "Batches":
         return self
 
     def __next__(self) -> dict[str, np.ndarray]:
-        return next(self._iterator)
+        if not self._open:
+            raise ValueError("these batches are closed")
+        return next(self._open[0])
 
     def close(self) -> None:
-        self._iterator.close()
+        self._finalizer()
+
+
+def _close(iterators: list) -> None:
+    iterators.pop().close()
 
 
 def train_batches(
