@@ -3,10 +3,11 @@
 Everything here runs on the host, on NumPy arrays and Pillow images.
 """
 
+import io
 import math
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -57,8 +58,17 @@ def entropy(scores: np.ndarray, *, probabilities: bool = False) -> np.ndarray:
 
 
 def entropy_map(scores: np.ndarray, *, probabilities: bool = False) -> np.ndarray:
-    """`entropy` as a picture, f[H, W, C] -> u8[H, W, 3]; bright where it is unsure."""
-    return color_map(entropy(scores, probabilities=probabilities))
+    """How unsure a prediction is, as a picture: black certain, cream uniform.
+
+    Args:
+        scores: f[H, W, C] as for `entropy`, or f[H, W] the result of `entropy`.
+    Returns:
+        u8[H, W, 3].
+    """
+    scores = np.asarray(scores)
+    if scores.ndim == 3:
+        scores = entropy(scores, probabilities=probabilities)
+    return color_map(scores)
 
 
 def overlay(
@@ -80,16 +90,12 @@ def overlay(
     return np.round(image * (1 - weight) + colors * weight).astype(np.uint8)
 
 
-def legend(
-    labels: Sequence[np.ndarray], names: Sequence[str], palette: np.ndarray
-) -> list[tuple[str, tuple[int, int, int]]]:
-    """(name, colour) of the classes that occur in any of the label maps."""
-    present = sorted(set().union(*(np.unique(one).tolist() for one in labels)))
-    return [
-        (names[index], tuple(int(v) for v in palette[index]))
-        for index in present
-        if 0 <= index < len(names)
-    ]
+def classes_present(
+    labels: Iterable[np.ndarray], names: Sequence[str], palette: np.ndarray
+) -> dict[str, np.ndarray]:
+    """{name: colour u8[3]} of the classes that occur in any of the label maps."""
+    present = set().union(*(np.unique(one).tolist() for one in labels))
+    return {name: palette[i] for i, name in enumerate(names) if i in present}
 
 
 def contact_sheet(
@@ -97,7 +103,7 @@ def contact_sheet(
     columns: Sequence[str] | None = None,
     *,
     row_titles: Sequence[str] | None = None,
-    classes: Sequence[tuple[str, tuple[int, int, int]]] = (),
+    legend: Mapping[str, Sequence[int]] | None = None,
     cell_width: int | None = None,
 ) -> Image.Image:
     """Puts pictures into a grid with titles.
@@ -107,7 +113,7 @@ def contact_sheet(
             None or a missing title leaves the cell empty.
         columns: column titles; by default the keys of the first row.
         row_titles: shown on the left, one per row.
-        classes: (name, colour) pairs for a legend below, see `legend`.
+        legend: {class name: colour}, shown below; see `classes_present`.
         cell_width: pixels of a cell; by default the width of the first picture. Every
             cell has the aspect of the first picture.
     Raises:
@@ -133,7 +139,8 @@ def contact_sheet(
     top = margin + (text + gap * 2 if columns is not None else 0)
     total_width = left + num_columns * (width + gap) - gap + margin
     grid_bottom = top + len(rows) * (height + gap) - gap
-    places, legend_height = _place_legend(classes, font, text, total_width - 2 * margin)
+    names = list(legend or ())
+    places, legend_height = _place_legend(names, font, text, total_width - 2 * margin)
     sheet = Image.new(
         "RGB", (total_width, grid_bottom + legend_height + margin), _PAPER
     )
@@ -151,8 +158,8 @@ def contact_sheet(
         for j in range(num_columns):
             cell = row[j] if j < len(row) else None
             sheet.paste(_fit(cell, width, height), (left + j * (width + gap), y))
-    for (name, color), (x, y) in zip(classes, places, strict=True):
-        x, y = x + margin, y + grid_bottom
+    for name, (x, y) in zip(names, places, strict=True):
+        x, y, color = x + margin, y + grid_bottom, tuple(int(v) for v in legend[name])
         draw.rectangle((x, y, x + text, y + text), fill=color, outline=_FAINT)
         spot = (x + text + gap, y + text // 2)
         draw.text(spot, name, fill=_INK, font=font, anchor="lm")
@@ -185,10 +192,10 @@ def _fit(picture, width, height):
     return image.resize((width, height), Image.Resampling.BOX)
 
 
-def _place_legend(classes, font, text, width):
+def _place_legend(names, font, text, width):
     """Positions of the entries in lines of `width` pixels, and the height of all."""
     places, x, y = [], 0, text
-    for name, _ in classes:
+    for name in names:
         entry = text + max(4, text // 3) + math.ceil(font.getlength(name)) + text
         if x and x + entry - text > width:
             x, y = 0, y + text + text // 2
@@ -204,11 +211,18 @@ def save_png(image: Image.Image | np.ndarray, path: str | os.PathLike) -> None:
         image: a Pillow image or u8[H, W, 3].
         path: the file; its directory is created if it is not there.
     """
+    image = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    encoded = io.BytesIO()
+    image.save(encoded, "PNG")
+    write_atomically(path, encoded.getvalue())
+
+
+def write_atomically(path: str | os.PathLike, content: bytes) -> None:
+    """Replaces a file in one go; its directory is created if it is not there."""
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    image = image if isinstance(image, Image.Image) else Image.fromarray(image)
     temporary = path.with_name(path.name + ".tmp")
-    image.save(temporary, "PNG")
+    temporary.write_bytes(content)
     os.replace(temporary, path)
 
 
@@ -216,7 +230,7 @@ def text_table(
     names: Sequence[str],
     columns: Mapping[str, Sequence[float | None]],
     *,
-    mean: str | None = "mean",
+    mean: str | None = None,
 ) -> str:
     """Plain text table of scores per class, in points with one decimal.
 
@@ -224,7 +238,8 @@ def text_table(
         names: the classes, one line each.
         columns: {title, e.g. "stage 1": one fraction 0..1 per class}; None and NaN are
             missing values, shown as "-".
-        mean: title of a last line with the mean of the values that are there, or None.
+        mean: title of a last line with the mean of the values that are there; without
+            it there is no such line.
     Returns:
         Lines of equal width without a newline at the end.
     """

@@ -1,0 +1,279 @@
+"""Photometric and geometric perturbations on the device.
+
+Ranges and order follow the released training code; the pixel operations follow Pillow
+on floats in 0..255, clipped but not rounded to 8 bits after every step as there.
+
+`strong`, `source` and `random_affine` take one key per image. An image's result
+depends on its own key only, so it does not matter how a batch is split over devices.
+The other functions are deterministic and take one image f32[H, W, 3]; vmap them.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tufl_jax import ops
+
+_IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32) * 255
+_IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32) * 255
+_CAFFE_MEAN_BGR = np.array([104.00698793, 116.66876762, 122.67891434], np.float32)
+_PATTERN_SIZE = 32  # cells along a side of the shadow pattern
+
+
+def strong(
+    keys: jax.Array,
+    images: jax.Array,
+    *,
+    brightness: tuple[float, float] = (0.4, 1.2),
+    contrast: tuple[float, float] = (0.4, 2.0),
+    saturation: tuple[float, float] = (0.5, 2.0),
+    sharpness: tuple[float, float] = (0.4, 2.0),
+    shadow: tuple[float, float] = (0.01, 0.3),
+    noise: tuple[int, int] = (3, 4),
+    blur: tuple[float, float] = (0.0, 1.2),
+    equalize: float = 0.3,
+) -> jax.Array:
+    """The colour chain of the strong target view and of mixed images, in this order.
+
+    Args:
+      keys: key[B], one an image.
+      images: f32[B, H, W, 3], RGB in 0..255.
+      brightness, contrast, saturation, sharpness: ranges of the factors, 1 for none.
+      shadow: range of the strength of the shadow, 0 for none.
+      noise: the standard deviation is an integer in this range, ends included.
+      blur: range of the standard deviation of the Gaussian blur, in pixels.
+      equalize: probability of histogram equalisation.
+
+    Returns:
+      f32[B, H, W, 3] in 0..255.
+    """
+
+    def one(key, image):
+        keys = jax.random.split(key, 10)
+        image = adjust_brightness(image, _uniform(keys[0], brightness))
+        image = adjust_contrast(image, _uniform(keys[1], contrast))
+        image = adjust_saturation(image, _uniform(keys[2], saturation))
+        image = adjust_sharpness(image, _uniform(keys[3], sharpness))
+        image = _shadow_noise_blur(keys[4:8], image, shadow, noise, blur)
+        chosen = jax.random.bernoulli(keys[8], equalize)
+        return jnp.where(chosen, equalize_histogram(image), image)
+
+    return jax.vmap(one)(keys, images.astype(jnp.float32))
+
+
+def source(
+    keys: jax.Array,
+    images: jax.Array,
+    *,
+    brightness: tuple[float, float] = (0.5, 1.5),
+    contrast: tuple[float, float] = (0.5, 1.5),
+    saturation: tuple[float, float] = (0.5, 1.5),
+    shadow: tuple[float, float] = (0.01, 0.3),
+    noise: tuple[int, int] = (0, 5),
+    blur: tuple[float, float] = (0.0, 1.2),
+) -> jax.Array:
+    """The colour chain of labelled source images; arguments as for `strong`."""
+
+    def one(key, image):
+        keys = jax.random.split(key, 7)
+        image = adjust_brightness(image, _uniform(keys[0], brightness))
+        image = adjust_contrast(image, _uniform(keys[1], contrast))
+        image = adjust_saturation(image, _uniform(keys[2], saturation))
+        return _shadow_noise_blur(keys[3:7], image, shadow, noise, blur)
+
+    return jax.vmap(one)(keys, images.astype(jnp.float32))
+
+
+def _shadow_noise_blur(keys, image, shadow, noise, blur):
+    pattern_key, strength_key = jax.random.split(keys[0])
+    pattern = shadow_pattern(pattern_key, image.shape[:2])
+    image = apply_shadow(image, pattern, _uniform(strength_key, shadow))
+    deviation = jax.random.randint(keys[1], (), noise[0], noise[1] + 1)
+    # Made before it is used: fused into the blur it would be drawn once per tap.
+    grain = jax.lax.optimization_barrier(jax.random.normal(keys[2], image.shape))
+    image = jnp.clip(image + deviation * grain, 0, 255)
+    sigma = _uniform(keys[3], blur)
+    radius = max(1, math.ceil(3 * blur[1]))
+    return ops.gaussian_blur(image[None], sigma[None], radius=radius)[0]
+
+
+def _uniform(key, bounds):
+    return jax.random.uniform(key, minval=bounds[0], maxval=bounds[1])
+
+
+def adjust_brightness(image: jax.Array, factor: jax.Array) -> jax.Array:
+    """Blends with black: factor 0 is black, 1 the image."""
+    return jnp.clip(image * factor, 0, 255)
+
+
+def adjust_contrast(image: jax.Array, factor: jax.Array) -> jax.Array:
+    """Blends with the mean grey of the image: factor 0 is grey, 1 the image."""
+    return _blend(_grey(image).mean(), image, factor)
+
+
+def adjust_saturation(image: jax.Array, factor: jax.Array) -> jax.Array:
+    """Blends with the grey image: factor 0 is grey, 1 the image."""
+    return _blend(_grey(image)[..., None], image, factor)
+
+
+def adjust_sharpness(image: jax.Array, factor: jax.Array) -> jax.Array:
+    """Blends with a smoothed image: factor 0 is smooth, 1 the image.
+
+    The smoothing kernel is [1 1 1; 1 5 1; 1 1 1] / 13; the border stays as it is.
+    """
+    height, width = image.shape[:2]
+    padded = jnp.pad(image, ((1, 1), (1, 1), (0, 0)), mode="edge")
+    rows = padded[:-2] + padded[1:-1] + padded[2:]
+    box = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]
+    y, x = np.arange(height)[:, None], np.arange(width)[None, :]
+    inner = (y > 0) & (y < height - 1) & (x > 0) & (x < width - 1)
+    smooth = jnp.where(inner[..., None], (box + 4 * image) / 13, image)
+    return _blend(smooth, image, factor)
+
+
+def _grey(image):
+    return 0.299 * image[..., 0] + 0.587 * image[..., 1] + 0.114 * image[..., 2]
+
+
+def _blend(degenerate, image, factor):
+    return jnp.clip(degenerate + (image - degenerate) * factor, 0, 255)
+
+
+def shadow_pattern(key: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """A smooth random pattern in place of the release's pattern picture.
+
+    White noise on a coarse grid, of which a window of 2 to 50 % of each side is
+    enlarged bilinearly. The release also rotates, flips and inverts its picture;
+    under these the distribution of this pattern does not change.
+
+    Args:
+      key: one key.
+      size: (H, W) in pixels.
+
+    Returns:
+      f32[H, W] in 0..255.
+    """
+    grid_key, *axis_keys = jax.random.split(key, 3)
+    grid = jax.random.uniform(grid_key, (_PATTERN_SIZE, _PATTERN_SIZE), maxval=255.0)
+    rows, columns = (_window(k, n) for k, n in zip(axis_keys, size, strict=True))
+    return rows @ grid @ columns.T
+
+
+def _window(key, size):
+    """Weights f32[size, cells] that enlarge a random window of one axis."""
+    side_key, start_key = jax.random.split(key)
+    side = _uniform(side_key, (0.02, 0.5))
+    start = jax.random.uniform(start_key) * (1 - side)
+    position = start + side * jnp.linspace(0.0, 1.0, size)
+    position = position[:, None] * (_PATTERN_SIZE - 1)
+    return jnp.maximum(0, 1 - jnp.abs(position - jnp.arange(_PATTERN_SIZE)))
+
+
+def apply_shadow(
+    image: jax.Array, pattern: jax.Array, strength: jax.Array
+) -> jax.Array:
+    """image * (1 - strength * pattern / 255) with a pattern f32[H, W] in 0..255."""
+    return image * (1 - strength * pattern[..., None] / 255)
+
+
+def equalize_histogram(image: jax.Array) -> jax.Array:
+    """Equalises the histogram of each channel as Pillow does on the rounded image."""
+    levels = jnp.round(jnp.clip(image, 0, 255)).astype(jnp.int32)
+    planes = jnp.moveaxis(levels, -1, 0)
+
+    def one(plane):
+        flat = plane.reshape(-1)
+        counts = jnp.zeros(256, jnp.int32).at[flat].add(1)
+        step = (flat.size - counts[flat.max()]) // 255
+        before = jnp.cumsum(counts) - counts
+        table = jnp.minimum((before + step // 2) // jnp.maximum(step, 1), 255)
+        table = jnp.where(step > 0, table, jnp.arange(256))
+        return table[plane]
+
+    return jnp.moveaxis(jax.vmap(one)(planes), 0, -1).astype(jnp.float32)
+
+
+def random_affine(
+    keys: jax.Array,
+    *,
+    max_rotation: float = 30.0,
+    max_shear: float = 5.0,
+    scale: tuple[float, float] = (0.8, 1.2),
+    flip: float = 0.5,
+) -> jax.Array:
+    """Draws the matrices that take the strong view's coordinates to the weak view's.
+
+    Args:
+      keys: key[B], one an image.
+      max_rotation, max_shear: degrees, drawn from both signs.
+      scale: range of the scale; above 1 the image shrinks.
+      flip: probability of a left-right flip.
+
+    Returns:
+      theta f32[B, 2, 3] for `ops.affine_warp`.
+    """
+
+    def one(key):
+        rotation_key, shear_key, scale_key, flip_key = jax.random.split(key, 4)
+        return affine_matrix(
+            _uniform(rotation_key, (-max_rotation, max_rotation)),
+            _uniform(shear_key, (-max_shear, max_shear)),
+            _uniform(scale_key, scale),
+            jax.random.bernoulli(flip_key, flip),
+        )
+
+    return jax.vmap(one)(keys)
+
+
+def affine_matrix(rotation, shear, scale, flip) -> jax.Array:
+    """theta f32[2, 3] from angles in degrees, a scale and whether to flip.
+
+    It acts in [-1, 1] coordinates without correction of the aspect (as released).
+    """
+    angle = jnp.deg2rad(rotation)
+    tilted = angle + jnp.deg2rad(shear)
+    sign = jnp.where(flip, -1.0, 1.0)
+    first = jnp.stack([jnp.cos(angle), -jnp.sin(tilted), jnp.zeros_like(angle)])
+    second = jnp.stack([jnp.sin(angle), jnp.cos(tilted), jnp.zeros_like(angle)])
+    return scale * jnp.stack([sign * first, second])
+
+
+def normalize(images: jax.Array, mode: str = "imagenet") -> jax.Array:
+    """Network input from RGB images.
+
+    Args:
+      images: [..., 3] in 0..255, any real dtype.
+      mode: 'imagenet' (RGB / 255, ImageNet mean and deviation), 'unit' (RGB / 255) or
+        'caffe' (BGR minus the Caffe mean).
+
+    Returns:
+      f32[..., 3].
+
+    Raises:
+      ValueError: if the mode is unknown.
+    """
+    images = images.astype(jnp.float32)
+    if mode == "imagenet":
+        return (images - _IMAGENET_MEAN) / _IMAGENET_STD
+    if mode == "unit":
+        return images / 255
+    if mode == "caffe":
+        return images[..., ::-1] - _CAFFE_MEAN_BGR
+    raise ValueError(_unknown_mode(mode))
+
+
+def denormalize(images: jax.Array, mode: str = "imagenet") -> jax.Array:
+    """Inverse of `normalize`: RGB f32[..., 3] in 0..255."""
+    if mode == "imagenet":
+        return images * _IMAGENET_STD + _IMAGENET_MEAN
+    if mode == "unit":
+        return images * 255
+    if mode == "caffe":
+        return (images + _CAFFE_MEAN_BGR)[..., ::-1]
+    raise ValueError(_unknown_mode(mode))
+
+
+def _unknown_mode(mode):
+    return f"normalization {mode!r}: choose one of 'imagenet', 'unit', 'caffe'"

@@ -1,0 +1,144 @@
+"""What every command shares: flags, log format, and errors as one line."""
+
+import os
+import pathlib
+import sys
+from collections.abc import Callable
+
+import jax
+from absl import flags, logging
+from ml_collections import config_flags
+
+from tufl_jax import config as config_lib
+from tufl_jax.errors import UserError
+from tufl_jax.train import Preempted
+
+EXIT_PREEMPTED = 143  # as a process that died from SIGTERM
+
+
+def define_config():
+    """The --config flag with its --config.KEY=VALUE overrides."""
+    return config_flags.DEFINE_config_file(
+        "config", None, "Config file; see configs/.", lock_config=True
+    )
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+    """absl's flag parsing with one line for a missing file or an unknown key."""
+    try:
+        rest = flags.FLAGS(_with_found_config(argv))
+    except (AttributeError, KeyError) as error:
+        _fail(_unknown_key(argv) or str(error))
+    except (flags.Error, UserError, OSError, TypeError, ValueError) as error:
+        _fail(str(error))
+    if flags.FLAGS["config"].value is None:
+        _fail("no --config given, for example --config configs/demo.py")
+    return rest
+
+
+def config_name() -> str:
+    """Name of the config file without its ending."""
+    path = config_flags.get_config_filename(flags.FLAGS["config"])
+    return pathlib.Path(path.partition(":")[0]).stem
+
+
+def guarded(main: Callable) -> Callable:
+    """`main` with logging set up and every foreseen error as one line, exit code 1."""
+
+    def run(argv: list[str]) -> None:
+        set_up_logging()
+        set_up_compilation_cache()
+        if argv[1:]:
+            _fail(f"unexpected argument '{argv[1]}': settings are --config.KEY=VALUE")
+        try:
+            main(argv)
+        except UserError as error:
+            _fail(str(error))
+        except Preempted as stop:
+            logging.info("%s; run the same command to continue", stop)
+            logging.flush()
+            sys.exit(EXIT_PREEMPTED)
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            _fail(
+                f"out of device memory ({str(error).splitlines()[0][:160]}): lower "
+                "config.data.*.batch_size or config.data.*.crop"
+            )
+        except OSError as error:
+            if error.filename is None and error.errno is None:
+                raise
+            _fail(f"{error.strerror}: {error.filename or ''}")
+
+    return run
+
+
+def set_up_logging() -> None:
+    """Time and message on stderr; libraries only from warnings on."""
+    logging.use_absl_handler()
+    logging.set_verbosity(logging.INFO)
+    logging.get_absl_handler().setFormatter(_Formatter())
+    logging.get_absl_handler().addFilter(_own_or_warning)
+
+
+class _Formatter(logging.PythonFormatter):
+    def format(self, record) -> str:
+        self.datefmt = "%H:%M:%S"
+        level = "" if record.levelname == "INFO" else f"{record.levelname.lower()}: "
+        return f"{self.formatTime(record, self.datefmt)} {level}{record.getMessage()}"
+
+
+def _own_or_warning(record) -> bool:
+    own = f"{os.sep}tufl_jax{os.sep}" in record.pathname
+    return own or record.levelno >= 30  # logging.WARNING of the standard library
+
+
+def set_up_compilation_cache() -> None:
+    """Keep compiled programs in the user's cache folder, unless one is set."""
+    if jax.config.jax_compilation_cache_dir is None:
+        base = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+        folder = pathlib.Path(base).expanduser() / "tufl_jax" / "xla"
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+
+
+def _with_found_config(argv: list[str]) -> list[str]:
+    """argv with the config file replaced by the packaged one where it is not found."""
+    found = list(argv)
+    for i, argument in enumerate(argv):
+        if argument in ("--config", "-config") and i + 1 < len(argv):
+            found[i + 1] = _find_config(argv[i + 1])
+        elif argument.startswith(("--config=", "-config=")):
+            flag, _, path = argument.partition("=")
+            found[i] = f"{flag}={_find_config(path)}"
+    return found
+
+
+def _find_config(argument: str) -> str:
+    path, colon, preset = argument.partition(":")
+    if pathlib.Path(path).is_file():
+        return argument
+    packaged = pathlib.Path(__file__).parent / "configs" / pathlib.Path(path).name
+    if packaged.is_file():
+        return f"{packaged}{colon}{preset}"
+    raise UserError(f"--config: no file {path}")
+
+
+def _unknown_key(argv: list[str]) -> str:
+    """The message for the first --config.KEY that the schema lacks, or ''."""
+    schema = config_lib.base()
+    known = dict(config_lib.flatten(schema.to_dict()))
+    for argument in argv[1:]:
+        key = argument.lstrip("-").partition("=")[0]
+        if key.startswith("config."):
+            key = key.removeprefix("config.")
+            if key.startswith("runs."):
+                return f"config.{key} is not set in this recipe's config.runs"
+            if key not in known:
+                return str(config_lib.unknown_key(schema, key))
+    return ""
+
+
+def _fail(message: str) -> None:
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    print(f"error: {' '.join(lines)}", file=sys.stderr)
+    sys.exit(1)

@@ -1,0 +1,294 @@
+"""The one schema of every setting, with the paper's values as defaults.
+
+A config file returns `base()` with the fields it changes. The dictionary is
+locked: a key that is not here is an error, in files and on the command line.
+Numbers marked [P] are the paper's (section IV), [R] the authors' release, [own]
+a choice of this project where both are silent.
+"""
+
+import difflib
+import os
+from collections.abc import Iterator
+
+from ml_collections import ConfigDict, config_dict
+
+from tufl_jax.errors import UserError
+
+STAGES = ("source", "stage1", "stage2")
+BATCH_NORM = ("frozen", "trained")
+UNSUPERVISED = ("focal", "neutral", "shannon", "maximum_squares", "confidence")
+
+# Settings that may differ between two starts in one workdir: they change where or
+# how fast something is read, never a number.
+MACHINE_KEYS = (
+    "data.num_threads",
+    "data.num_workers",
+    "data.source.root",
+    "data.target.root",
+    "data.eval.root",
+    "init.run",
+    "init.pretrained",
+    "teacher.run",
+    "train.keep_checkpoints",
+)
+
+
+def _dataset(**changes) -> ConfigDict:
+    spec = ConfigDict(
+        dict(
+            name="streets_rendered",  # see data/sources.py for the names
+            root="",  # folder; environment variables such as $CAMVID are expanded
+            split="train",
+            start=0.0,  # use the items from this share of the sorted list ...
+            stop=1.0,  # ... up to this one
+            length=2000,  # streets only: number of images
+            size=(96, 192),  # streets only: rendered (height, width)
+        )
+    )
+    spec.update(changes)
+    return spec
+
+
+def _training_dataset(**changes) -> ConfigDict:
+    spec = _dataset()
+    spec.update(
+        dict(
+            batch_size=2,  # images a step over all devices [P: 2 + 2]
+            resize=config_dict.placeholder(
+                tuple
+            ),  # (height, width) all images get first
+            scales=(0.75, 1.0, 1.25, 1.5),  # one is drawn per image [R]
+            crop=(640, 1280),  # (height, width) [R]
+            hflip=0.5,  # probability [R]
+        )
+    )
+    spec.update(changes)
+    return spec
+
+
+def base() -> ConfigDict:
+    """The full schema, locked. Defaults: BiSeNet, SYNTHIA sizes, stage 'source'."""
+    c = ConfigDict()
+    c.stage = "source"  # one of STAGES
+    c.seed = 0
+    c.num_classes = 19  # 19, 16 (SYNTHIA) or 13 (Cross-City)
+
+    c.model = ConfigDict()
+    c.model.name = "bisenet"
+    c.model.width = 64  # channels of the stem; 64 is the published network
+    c.model.aux_heads = True
+    c.model.activation = "leaky_relu"  # slope 0.01 [R]; 'relu' for newer BiSeNets
+    c.model.normalization = "imagenet"  # input convention: imagenet | unit | caffe
+    # 'frozen': running statistics fixed, scale and offset trained [R];
+    # 'trained': statistics of the whole batch on all devices.
+    c.model.batch_norm = "trained"
+
+    c.init = ConfigDict()
+    c.init.run = ""  # workdir whose last checkpoint gives params and statistics
+    c.init.pretrained = ""  # weights file (.npz, .safetensors, .pth) for the backbone
+    c.teacher = ConfigDict()
+    c.teacher.run = ""  # stage2: workdir of the stage-1 network (pseudo-labels)
+
+    c.data = ConfigDict()
+    c.data.source = _training_dataset()
+    c.data.target = _training_dataset(name="streets_camera")
+    c.data.eval = _dataset(name="streets_camera", split="val", length=200)
+    c.data.num_threads = 2  # decoding threads
+    c.data.num_workers = 0  # decoding processes; 0: threads only
+
+    c.augment = ConfigDict()
+    c.augment.source = True  # colour jitter, shadow, noise, blur on the source [R]
+    c.augment.rotation = 30.0  # degrees, target views [R]
+    c.augment.shear = 5.0  # degrees [R]
+    c.augment.scale = (0.8, 1.2)  # [R]
+    c.augment.flip = 0.5  # probability [R]
+
+    c.loss = ConfigDict()
+    c.loss.unsupervised = "focal"  # one of UNSUPERVISED; eq. 3-5
+    c.loss.gamma = 2.0  # eq. 4 [P]
+    c.loss.modulation = "per_class"  # eq. 4; 'argmax' | 'difference' are the release's
+    c.loss.threshold = "dynamic"  # 'dynamic': eq. 8-9 per class | 'fixed'
+    c.loss.lambda_u = 0.05  # weight of the unsupervised loss [P]
+    c.loss.lambda_m = 1.0  # weight of the mixing loss [P]
+
+    c.thresholds = ConfigDict()
+    c.thresholds.init = 0.8  # alpha_0 = t; also the threshold when fixed [P]
+    c.thresholds.momentum = 0.9  # a, eq. 8 [P]
+    c.thresholds.proportion = 0.8  # b, eq. 9 [P]
+    c.thresholds.power = 8.0  # d, eq. 9 [P]
+    c.thresholds.variant = "paper"  # 'released': index by alpha^d
+
+    c.mixing = ConfigDict()
+    c.mixing.long_tail_draws = 1  # classes drawn with softmax(1/alpha) per image
+    c.mixing.donors_per_class = 2  # crops of each class kept on the device [own]
+    c.mixing.donors_per_step = 1  # of them replaced at each step [own]
+    c.mixing.min_pixels = 64  # of a class for its image to be a donor [own]
+    c.mixing.boundary_size = 7  # eq. 11 [P]
+    c.mixing.boundary_weight = 2.0  # eq. 11 [P]
+    c.mixing.strong = True  # the strong colour chain on the mixed image [R]
+
+    c.optim = ConfigDict()
+    c.optim.learning_rate = 2.5e-4  # [P], source; 0.5e-5 in stages 1 and 2
+    c.optim.head_multiplier = 10.0  # FFM and output heads (upstream BiSeNet)
+    c.optim.momentum = 0.9  # [P]
+    c.optim.weight_decay = 5e-4  # convolution kernels only [P, R]
+    c.optim.warmup_steps = 100  # [P]
+    c.optim.warmup_start = 1e-5  # exponential from here [R]; 0: linear from 0
+    c.optim.power = 0.9  # poly schedule [P]
+
+    c.train = ConfigDict()
+    c.train.num_steps = 20_000  # [P]
+    c.train.log_every = 100
+    c.train.checkpoint_every = 1000
+    c.train.eval_every = 5000  # 0: only at the end
+    c.train.summary_every = 1000  # pictures; 0: none
+    c.train.keep_checkpoints = 2
+
+    c.eval = ConfigDict()
+    c.eval.batch_size = 4
+    c.eval.resize = config_dict.placeholder(tuple)  # network input; None: full size
+
+    # A recipe is a chain of trainings in one command: the names of the runs in
+    # order, and for each the fields in which it differs from the rest of the file.
+    c.recipe = ()
+    c.runs = ConfigDict()
+    return c.lock()
+
+
+def run_config(config: ConfigDict, name: str) -> ConfigDict:
+    """The full config of the run `name` of a recipe.
+
+    Raises UserError for a run that `config.runs` lacks or a key not in the schema.
+    """
+    if name not in config.runs:
+        raise UserError(
+            f"recipe names '{name}', which config.runs lacks"
+        )
+    run = ConfigDict(config.to_dict()).lock()
+    changes = config.runs[name].to_dict()
+    run.recipe = ()
+    with run.unlocked():
+        run.runs = ConfigDict()
+    for key, value in flatten(changes):
+        set_key(run, key, value)
+    return run
+
+
+def flatten(tree: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
+    """(dotted key, value) of every leaf, sorted by key."""
+    for key in sorted(tree):
+        if isinstance(tree[key], dict):
+            yield from flatten(tree[key], f"{prefix}{key}.")
+        else:
+            yield prefix + key, tree[key]
+
+
+def set_key(config: ConfigDict, key: str, value) -> None:
+    """Set a dotted key; raises UserError that suggests the near one."""
+    *parents, leaf = key.split(".")
+    node = config
+    for part in parents:
+        if part not in node or not isinstance(node[part], ConfigDict):
+            raise unknown_key(config, key)
+        node = node[part]
+    if leaf not in node:
+        raise unknown_key(config, key)
+    try:
+        node[leaf] = value
+    except TypeError as error:
+        raise UserError(f"config.{key}: {error}".splitlines()[0]) from None
+
+
+def unknown_key(config: ConfigDict, key: str) -> UserError:
+    """The error for a key that the schema lacks."""
+    known = [name for name, _ in flatten(config.to_dict())]
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    if not near:  # right leaf, wrong room (or the other way round)
+        leaf = key.rsplit(".", 1)[-1]
+        names = {name.rsplit(".", 1)[-1]: name for name in known}
+        near = [names[n] for n in difflib.get_close_matches(leaf, names, n=1)]
+    hint = f"; did you mean config.{near[0]}?" if near else ""
+    return UserError(f"unknown setting config.{key}{hint}")
+
+
+def differences(saved: dict, config: ConfigDict) -> list[str]:
+    """Lines 'key: saved -> now' for settings that change numbers."""
+    then = dict(flatten(saved))
+    now = dict(flatten(as_json(config)))
+    for key in MACHINE_KEYS:  # whether weights are given matters, from where does not
+        then[key], now[key] = bool(then.get(key)), bool(now.get(key))
+    return [
+        f"{key}: {then.get(key, 'absent')} there, {now.get(key, 'absent')} here"
+        for key in sorted(then.keys() | now.keys())
+        if then.get(key) != now.get(key)
+    ]
+
+
+def as_json(config: ConfigDict) -> dict:
+    """Plain dictionary with lists for tuples, as json gives it back."""
+
+    def plain(value):
+        if isinstance(value, dict):
+            return {k: plain(v) for k, v in value.items()}
+        return [plain(v) for v in value] if isinstance(value, list | tuple) else value
+
+    return plain(config.to_dict())
+
+
+def validate(config: ConfigDict) -> None:
+    """Raise UserError for the first value that cannot work."""
+    _one_of("stage", config.stage, STAGES)
+    _one_of("model.batch_norm", config.model.batch_norm, BATCH_NORM)
+    _one_of("model.normalization", config.model.normalization, NORMALIZATIONS)
+    _one_of("num_classes", config.num_classes, (19, 16, 13))
+    _one_of("loss.unsupervised", config.loss.unsupervised, UNSUPERVISED)
+    _one_of("loss.modulation", config.loss.modulation, MODULATIONS)
+    _one_of("loss.threshold", config.loss.threshold, ("dynamic", "fixed"))
+    _one_of("thresholds.variant", config.thresholds.variant, ("paper", "released"))
+    if not 0.0 < config.thresholds.init < 1.0:
+        raise UserError(
+            f"config.thresholds.init: {config.thresholds.init} not in (0, 1)"
+        )
+    for key in ("momentum", "proportion"):
+        if not 0.0 <= config.thresholds[key] <= 1.0:
+            raise UserError(
+                f"config.thresholds.{key}: {config.thresholds[key]} not in [0, 1]"
+            )
+    for key in ("num_steps", "log_every", "checkpoint_every"):
+        if config.train[key] < 1:
+            raise UserError(
+                f"config.train.{key}: {config.train[key]}, must be at least 1"
+            )
+    if config.train.num_steps <= config.optim.warmup_steps:
+        raise UserError(
+            f"config.train.num_steps: {config.train.num_steps} must be more than the "
+            f"{config.optim.warmup_steps} of config.optim.warmup_steps"
+        )
+    if config.stage == "stage2" and not config.teacher.run:
+        raise UserError(
+            "stage2 needs config.teacher.run: the workdir of a finished stage-1 run"
+        )
+
+
+NORMALIZATIONS = ("imagenet", "unit", "caffe")
+MODULATIONS = ("per_class", "argmax", "difference")
+
+
+def _one_of(key: str, value, allowed: tuple) -> None:
+    if value not in allowed:
+        names = ", ".join(map(repr, allowed))
+        raise UserError(f"config.{key}: {value!r} is not one of {names}")
+
+
+def expand(path: str, *, key: str) -> str:
+    """Expand ~ and $VARIABLES in the path of config key `key`.
+
+    Raises UserError when a variable is not set.
+    """
+    expanded = os.path.expandvars(os.path.expanduser(path))
+    if "$" in expanded:
+        raise UserError(
+            f"config.{key} is '{path}' and a variable in it is not set: "
+            f"export it or pass --config.{key}=FOLDER"
+        )
+    return expanded

@@ -1,0 +1,85 @@
+"""SGD with momentum, decay and learning-rate groups, and the poly schedule."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+def learning_rate_schedule(
+    base: float,
+    num_steps: int,
+    *,
+    warmup_steps: int = 0,
+    warmup_start: float = 0.0,
+    power: float = 0.9,
+) -> optax.Schedule:
+    """Warm-up, then base * (1 - (t - warmup) / (num_steps - warmup))^power.
+
+    The paper fixes the poly part (section IV-C). Its warm-up has no formula; the
+    release goes exponentially from `warmup_start` to `base`. A `warmup_start` of 0
+    gives a linear warm-up from 0 instead.
+
+    Args:
+      base: learning rate after the warm-up.
+      num_steps: step at which the rate reaches 0.
+      warmup_steps: last step of the warm-up; 0 for none.
+      warmup_start: rate at step 0; may exceed `base`, as in the release.
+      power: exponent of the decay.
+
+    Returns:
+      step i32[] -> f32[].
+    """
+    if num_steps <= warmup_steps:
+        raise ValueError(f"{num_steps} steps are not more than {warmup_steps} warm-up")
+
+    def schedule(step):
+        step = jnp.asarray(step, jnp.float32)
+        left = (num_steps - step) / (num_steps - warmup_steps)
+        poly = base * jnp.clip(left, 0.0, 1.0) ** power
+        if warmup_steps == 0:
+            return poly
+        ratio = step / warmup_steps
+        if warmup_start > 0.0:
+            warm = warmup_start * (base / warmup_start) ** ratio
+        else:
+            warm = base * ratio
+        return jnp.where(step <= warmup_steps, warm, poly)
+
+    return schedule
+
+
+def sgd(
+    schedule: optax.Schedule,
+    *,
+    momentum: float,
+    weight_decay: float,
+    head_modules: Sequence[str] = (),
+    head_multiplier: float = 1.0,
+) -> optax.GradientTransformation:
+    """SGD as torch does it: decay into the gradient, momentum, then the rate.
+
+    Convolution kernels are decayed; normalisation parameters and biases are not.
+    Parameters under one of the top-level `head_modules` move `head_multiplier`
+    times as fast. The momentum buffer is kept before the rate, so a change of rate
+    acts at once.
+    """
+
+    def heads(params):
+        return {
+            k: jax.tree.map(lambda _, k=k: k in head_modules, v)
+            for k, v in params.items()
+        }
+
+    return optax.chain(
+        optax.add_decayed_weights(weight_decay, mask=decayed),
+        optax.trace(decay=momentum),
+        optax.masked(optax.scale(head_multiplier), heads),
+        optax.scale_by_learning_rate(schedule),
+    )
+
+
+def decayed(params) -> dict:
+    """True at the leaves with weight decay: kernels, i.e. arrays of rank 2 or more."""
+    return jax.tree.map(lambda x: x.ndim > 1, params)

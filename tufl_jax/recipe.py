@@ -1,0 +1,103 @@
+"""A chain of trainings in one command, and the table and pictures at its end."""
+
+import pathlib
+
+from absl import logging
+from ml_collections import ConfigDict
+
+from tufl_jax import config as config_lib
+from tufl_jax import evaluation, labels, pictures, startup, train
+
+SHEET_ROWS = 6
+
+
+def run_recipe(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, dict]:
+    """Train the runs of config.recipe in order, each in its folder of `workdir`.
+
+    Finished runs are skipped and begun ones continue. Leaves `results.json`,
+    `results.txt` and `contact_sheet.png` beside the runs.
+
+    Returns:
+      {run: content of its evaluation.json}.
+
+    Raises:
+      UserError: any run's config or data is wrong; found before the first one starts.
+    """
+    workdir = pathlib.Path(workdir)
+    runs = {name: resolve(config, name, workdir) for name in config.recipe}
+    for name, run in runs.items():
+        config_lib.validate(run)
+        startup.check_workdir(run, workdir / name)
+        startup.open_data(run)
+    results = {}
+    for name, run in runs.items():
+        logging.info("recipe: %s (%s)", name, workdir / name)
+        results[name] = train.train(run, workdir / name)
+    table = results_table(results)
+    pictures.write_atomically(workdir / "results.txt", table.encode())
+    evaluation.write_json(workdir / "results.json", results)
+    write_sheet(runs, workdir)
+    return results
+
+
+def resolve(config: ConfigDict, name: str, workdir: pathlib.Path) -> ConfigDict:
+    """The run's full config, with names of other runs turned into their workdirs."""
+    run = config_lib.run_config(config, name)
+    for section in (run.init, run.teacher):
+        if section.run in config.recipe:
+            section.run = str(workdir / section.run)
+    return run
+
+
+def results_table(results: dict[str, dict]) -> str:
+    """IoU of every class and the means, in points, one column per run."""
+    means = [
+        k for k in ("miou", "miou_16", "miou_13") if k in next(iter(results.values()))
+    ]
+    classes = list(next(iter(results.values()))["iou"])
+    columns = {
+        name: [result["iou"][c] for c in classes] + [result[m] for m in means]
+        for name, result in results.items()
+    }
+    return pictures.text_table(classes + means, columns)
+
+
+def write_sheet(runs: dict[str, ConfigDict], workdir: pathlib.Path) -> None:
+    """contact_sheet.png: image, ground truth, first and last run's output, entropy."""
+    first, last = next(iter(runs)), adapted(runs)
+    items = {}
+    for name in (first, last):
+        run = runs[name]
+        source = startup.open_dataset(run, "eval", labelled=True)
+        model = startup.build_model(run)
+        _, variables = startup.load_run(run, model, "workdir", workdir / name)
+        step = max(len(source) // SHEET_ROWS, 1)
+        indices = range(step // 2, len(source), step)[:SHEET_ROWS]
+        items[name] = evaluation.Evaluator(run, model, source).predictions(
+            variables, indices
+        )
+    classes = runs[first].num_classes
+    rows = [
+        [
+            a["image"],
+            labels.colorize(a["label"], classes),
+            labels.colorize(a["prediction"], classes),
+            labels.colorize(b["prediction"], classes),
+            pictures.color_map(b["entropy"]),
+        ]
+        for a, b in zip(items[first], items[last], strict=True)
+    ]
+    titles = ["image", "ground truth", first, last, f"entropy of {last}"]
+    colours = labels.PALETTE[list(labels.subset(classes))]
+    sheet = pictures.contact_sheet(
+        rows,
+        titles,
+        legend=dict(zip(labels.class_names(classes), colours, strict=True)),
+    )
+    pictures.save_png(sheet, workdir / "contact_sheet.png")
+
+
+def adapted(runs: dict[str, ConfigDict]) -> str:
+    """The last run that did not train on labels of the target (an oracle did)."""
+    names = [name for name, run in runs.items() if run.stage != "source"]
+    return names[-1] if names else list(runs)[-1]

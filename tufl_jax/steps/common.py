@@ -1,0 +1,192 @@
+"""What the three loss functions share."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax import struct
+from ml_collections import ConfigDict
+
+from tufl_jax import augment, losses, ops, thresholds
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """What a loss function reads besides the state and the batch; all static.
+
+    Attributes:
+      config: the run's config.
+      model: the network.
+      axis_name: mesh axis that the batch is split over.
+    """
+
+    config: ConfigDict
+    model: nn.Module
+    axis_name: str = "data"
+
+
+@struct.dataclass
+class Outputs:
+    """What a loss function changes and reports.
+
+    Attributes:
+      batch_stats, thresholds, donors: new values for the TrainState.
+      metrics: f32[] values, equal on all devices.
+      images: arrays of the device's first image for the summaries, [1, H, W, 3]
+        0..255 or [1, H, W] class ids, masks and entropies.
+    """
+
+    batch_stats: Any
+    thresholds: jax.Array
+    donors: Any
+    metrics: dict[str, jax.Array]
+    images: dict[str, jax.Array]
+
+
+def fold(keys: jax.Array, tag: int) -> jax.Array:
+    """New per-image keys key[B] for the purpose `tag`."""
+    return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, tag)
+
+
+def forward(ctx: Context, params, batch_stats, *images: jax.Array):
+    """Logits of several batches of equal image size in one forward pass.
+
+    Args:
+      ctx: see Context.
+      params, batch_stats: variables of the network.
+      *images: f32[B_i, H, W, 3] in 0..255.
+
+    Returns:
+      One list per batch with the logits f32[B_i, H, W, C] of every head, main head
+      first, and the new batch statistics.
+    """
+    config = ctx.config.model
+    joined = augment.normalize(jnp.concatenate(images), mode=config.normalization)
+    variables = {"params": params, "batch_stats": batch_stats}
+    if config.batch_norm == "trained":
+        heads, updated = ctx.model.apply(
+            variables, joined, train=True, mutable=["batch_stats"]
+        )
+        batch_stats = updated["batch_stats"]
+    else:
+        heads = ctx.model.apply(variables, joined, train=False)
+    ends = [sum(len(x) for x in images[: i + 1]) for i in range(len(images))]
+    split = [jnp.split(logits, ends[:-1]) for logits in heads]
+    return [list(batch) for batch in zip(*split, strict=True)], batch_stats
+
+
+def supervised_loss(ctx: Context, heads, labels) -> jax.Array:
+    """Mean over heads of the cross entropy over all labelled pixels, f32[]."""
+    valid = labels != losses.IGNORE_LABEL
+    return mean_of(
+        losses.masked_mean(
+            losses.cross_entropy(logits, labels), valid, axis_name=ctx.axis_name
+        )
+        for logits in heads
+    )
+
+
+def unsupervised_loss(ctx: Context, alpha, weak_heads, strong_heads, theta):
+    """Eq. 3-5 and 8-9 on one pair of target views.
+
+    The weak logits are warped onto the strong view. The thresholds are updated once,
+    from the main head, on in-frame pixels only; every head is then masked by its own
+    confidence against them.
+
+    Args:
+      ctx: see Context.
+      alpha: f32[C], thresholds before the step.
+      weak_heads, strong_heads: lists of f32[B, H, W, C].
+      theta: f32[B, 2, 3], the warp from the weak to the strong view.
+
+    Returns:
+      loss f32[], new thresholds f32[C], share of the in-frame pixels that pass f32[],
+      aligned main logits f32[B, H, W, C], main mask bool[B, H, W].
+    """
+    settings = ctx.config.thresholds
+    valid = ops.affine_valid(theta, weak_heads[0].shape[1:3])
+    aligned = [ops.affine_warp(logits, theta) for logits in weak_heads]
+    if ctx.config.loss.threshold == "dynamic":
+        alpha = thresholds.update(
+            alpha,
+            aligned[0],
+            momentum=settings.momentum,
+            proportion=settings.proportion,
+            power=settings.power,
+            variant=settings.variant,
+            valid=valid,
+            axis_name=ctx.axis_name,
+        )
+    masks = [thresholds.select(logits, alpha, valid=valid) for logits in aligned]
+    loss = mean_of(
+        losses.masked_mean(
+            _unsupervised_values(ctx, weak, strong), mask, axis_name=ctx.axis_name
+        )
+        for weak, strong, mask in zip(aligned, strong_heads, masks, strict=True)
+    )
+    kept = losses.masked_mean(
+        masks[0].astype(jnp.float32), valid, axis_name=ctx.axis_name
+    )
+    return loss, alpha, kept, aligned[0], masks[0]
+
+
+def _unsupervised_values(ctx: Context, weak, strong) -> jax.Array:
+    """The per-pixel loss that config.loss.unsupervised names, f32[B, H, W]."""
+    config = ctx.config.loss
+    if config.unsupervised == "focal":
+        return losses.unsupervised_focal(
+            weak, strong, gamma=config.gamma, modulation=config.modulation
+        )
+    if config.unsupervised == "neutral":
+        return losses.neutral_cross_entropy(weak, strong)
+    if config.unsupervised == "confidence":
+        return losses.confidence_entropy(weak, axis_name=ctx.axis_name)
+    if config.unsupervised == "shannon":
+        return losses.shannon_entropy(weak)
+    return losses.maximum_squares(weak)
+
+
+def target_views(ctx: Context, images, keys):
+    """Weak and strong target views and the warp between them.
+
+    Args:
+      ctx: see Context.
+      images: u8[B, H, W, 3], the weak view from the pipeline.
+      keys: key[B], one an image.
+
+    Returns:
+      weak f32[B, H, W, 3], strong f32[B, H, W, 3] (0..255), theta f32[B, 2, 3].
+    """
+    config = ctx.config
+    weak = images.astype(jnp.float32)
+    theta = augment.random_affine(
+        fold(keys, 0),
+        max_rotation=config.augment.rotation,
+        max_shear=config.augment.shear,
+        scale=tuple(config.augment.scale),
+        flip=config.augment.flip,
+    )
+    strong = augment.strong(fold(keys, 1), weak)
+    # Warped after normalisation, so that the frame's outside is the mean colour.
+    mode = config.model.normalization
+    warped = ops.affine_warp(augment.normalize(strong, mode=mode), theta)
+    return weak, augment.denormalize(warped, mode=mode), theta
+
+
+def source_view(ctx: Context, images, keys) -> jax.Array:
+    """Perturbed source images f32[B, H, W, 3] in 0..255."""
+    images = images.astype(jnp.float32)
+    return augment.source(keys, images) if ctx.config.augment.source else images
+
+
+def entropy(logits) -> jax.Array:
+    """Shannon entropy as a share of log C, f32[B, H, W] in [0, 1]."""
+    return losses.shannon_entropy(logits) / jnp.log(logits.shape[-1])
+
+
+def mean_of(values) -> jax.Array:
+    """Mean of an iterable of f32[]."""
+    values = list(values)
+    return sum(values) / len(values)

@@ -1,0 +1,304 @@
+"""The one training loop."""
+
+import dataclasses
+import pathlib
+import resource
+import signal
+import threading
+import time
+
+import jax
+import numpy as np
+from absl import logging
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from tufl_jax import config as config_lib
+from tufl_jax import evaluation, labels, pictures, startup, steps
+from tufl_jax.checkpoint import Checkpoints
+from tufl_jax.errors import UserError
+from tufl_jax.steps import step as step_lib
+from tufl_jax.steps.common import Context
+from tufl_jax.writer import Writer
+
+
+class Preempted(Exception):
+    """The process was asked to stop and has saved its state."""
+
+
+def train(config: ConfigDict, workdir: str | pathlib.Path) -> dict:
+    """Run one training to its end and evaluate it; continue it if it was begun.
+
+    Args:
+      config: a full config without recipe.
+      workdir: gets config.json, checkpoints/, metrics.jsonl, TensorBoard events and
+        at the end evaluation.json.
+
+    Returns:
+      The content of evaluation.json.
+
+    Raises:
+      UserError: anything the user can mend.
+      Preempted: after SIGTERM or SIGINT, when the state is saved.
+    """
+    config_lib.validate(config)
+    workdir = pathlib.Path(workdir)
+    startup.check_workdir(config, workdir)
+    done = startup.finished(config, workdir)
+    if done:
+        logging.info("%s: finished at step %d, nothing to do", workdir, done["step"])
+        return done
+    data = startup.open_data(config)
+    startup.claim_workdir(config, workdir)
+
+    model = startup.build_model(config)
+    optimizer, schedule = startup.build_optimizer(config, model)
+    mesh = step_lib.make_mesh()
+    donors = startup.open_donors(config, data, workdir)
+    checkpoints = Checkpoints(workdir, keep=config.train.keep_checkpoints)
+    writer = Writer(workdir, just_logging=jax.process_index() > 0)
+    batches = None
+    try:
+        state = startup.start_state(config, model, optimizer, checkpoints, donors, mesh)
+        first = int(jax.device_get(state.step))
+        writer.rewind(first)
+        batches = startup.open_batches(config, data, donors, first)
+        stage = steps.STAGES[config.stage]
+        loop = Loop(
+            config=config,
+            workdir=workdir,
+            mesh=mesh,
+            step=step_lib.make_train_step(
+                stage.loss_fn, Context(config, model), optimizer, mesh
+            ),
+            schedule=schedule,
+            evaluator=evaluation.Evaluator(config, model, data["eval"]),
+            checkpoints=checkpoints,
+            writer=writer,
+        )
+        return loop.run(state, batches)
+    finally:
+        if batches is not None:
+            batches.close()
+        writer.close()
+        checkpoints.close()
+
+
+@dataclasses.dataclass
+class Loop:
+    """Steps, and what happens between them; `run` is the whole of it."""
+
+    config: ConfigDict
+    workdir: pathlib.Path
+    mesh: Mesh
+    step: object
+    schedule: object
+    evaluator: evaluation.Evaluator
+    checkpoints: Checkpoints
+    writer: Writer
+
+    def run(self, state, batches) -> dict:
+        """Train from the state's step to the last and evaluate.
+
+        Per step: log, evaluate, save, in this order, so that whatever a checkpoint
+        covers is on disk before it.
+        """
+        every = self.config.train
+        n = int(jax.device_get(state.step))
+        clock = Clock(self.config, n)
+        result = None
+        with StopRequest() as stop:
+            while n < every.num_steps:
+                # Between log steps nothing is read back: the step never waits.
+                with jax.transfer_guard("disallow"):
+                    batch = step_lib.put_batch(next(batches), self.mesh)
+                    state, images = self.step(state, batch)
+                n += 1
+                last = n == every.num_steps
+                if clock.started is None:
+                    jax.block_until_ready(state.step)  # leave compilation out
+                    clock.start(n)
+                if n % every.log_every == 0 or last:
+                    scalars = self.log(state, n, clock)
+                    if last or (every.eval_every and n % every.eval_every == 0):
+                        result = self.evaluate(state, n, scalars)
+                    self.writer.write_scalars(n, scalars, clock.performance)
+                elif every.eval_every and n % every.eval_every == 0:
+                    scalars = {}
+                    result = self.evaluate(state, n, scalars)
+                    self.writer.write_scalars(n, scalars, None)
+                if every.summary_every and (n % every.summary_every == 0 or n == 1):
+                    self.writer.write_images(n, summary_images(images, self.config))
+                if n % every.checkpoint_every == 0 or last or stop.requested:
+                    self.save(state)
+                if stop.requested and not last:
+                    self.checkpoints.wait()
+                    raise Preempted(f"stopped by {stop.requested} at step {n}, saved")
+        if result is None:  # the last checkpoint was there, evaluation.json not
+            result = self.evaluate(state, n, {})
+        self.checkpoints.wait()
+        return result
+
+    def log(self, state, n: int, clock: "Clock") -> dict:
+        """Scalars of the window that ends at step n; UserError if one is not finite."""
+        window = (n - 1) % self.config.train.log_every + 1
+        sums, alpha, bad = jax.device_get(
+            (state.metrics, state.thresholds, state.bad_step)
+        )
+        scalars = {name: float(total) / window for name, total in sums.items()}
+        self.check_finite(scalars, int(bad))
+        names = labels.class_names(self.config.num_classes)
+        if self.config.stage != "source":
+            for name, value in zip(names, alpha, strict=True):
+                scalars[f"threshold/{name}"] = float(value)
+        scalars["learning_rate"] = float(jax.device_get(self.schedule(n - 1)))
+        clock.tick(n)
+        shown = [f"{k} {scalars[k]:.4f}" for k in sums if k in scalars]
+        logging.info(
+            "%s step %d/%d  %s  %.1f images/s  ETA %s",
+            self.config.stage,
+            n,
+            self.config.train.num_steps,
+            "  ".join(shown),
+            clock.performance["images_per_second"],
+            clock.eta(n),
+        )
+        return scalars
+
+    def check_finite(self, scalars: dict, bad_step: int) -> None:
+        """Stop a run whose loss has become NaN or infinite."""
+        bad = [name for name, value in scalars.items() if not np.isfinite(value)]
+        if bad or bad_step >= 0:
+            raise UserError(
+                f"the loss is not finite since step {bad_step} "
+                f"({', '.join(f'{k} {v}' for k, v in scalars.items())}); nothing was "
+                "saved after it: lower config.optim.learning_rate and run again"
+            )
+
+    def evaluate(self, state, n: int, scalars: dict) -> dict:
+        """Evaluate, add the results to `scalars`, write evaluation.json at the end."""
+        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        result = self.evaluator(variables).as_json(
+            step=n, checkpoint=f"checkpoints/{n}"
+        )
+        for key in ("miou", "miou_16", "miou_13"):
+            if key in result:
+                scalars[f"eval/{key}"] = result[key]
+        for name, value in result["iou"].items():
+            if value is not None:
+                scalars[f"eval/iou/{name}"] = value
+        logging.info(
+            "%s step %d: mIoU %.1f", self.config.stage, n, 100 * result["miou"]
+        )
+        if n == self.config.train.num_steps and jax.process_index() == 0:
+            evaluation.write_json(self.workdir / "evaluation.json", result)
+        return result
+
+    def save(self, state) -> None:
+        """Save the state unless its loss went bad since the last log."""
+        bad = int(jax.device_get(state.bad_step))
+        if bad >= 0:
+            self.check_finite(
+                {k: float(v) for k, v in jax.device_get(state.metrics).items()}, bad
+            )
+        self.writer.flush()
+        self.checkpoints.save(state)
+
+
+class Clock:
+    """Throughput and time left, without evaluation and compilation."""
+
+    def __init__(self, config: ConfigDict, step: int):
+        data = config.data
+        self._images = data.source.batch_size
+        if config.stage != "source":
+            self._images += data.target.batch_size
+        self._total = config.train.num_steps
+        self.started: float | None = None
+        self._step = step
+        self.performance: dict[str, float] = {}
+
+    def start(self, step: int) -> None:
+        """Begin a window after `step`."""
+        self.started = time.monotonic()
+        self._step = step
+
+    def tick(self, step: int) -> None:
+        """End the window at `step` (its device work is done) and begin the next."""
+        seconds = time.monotonic() - self.started
+        steps_done = max(step - self._step, 1)
+        self._seconds_per_step = seconds / steps_done
+        self.performance = {
+            "images_per_second": self._images * steps_done / max(seconds, 1e-9),
+            "seconds_per_step": self._seconds_per_step,
+            **memory(),
+        }
+        self.start(step)
+
+    def eta(self, step: int) -> str:
+        """Time left as [h:]mm:ss."""
+        left = int((self._total - step) * self._seconds_per_step)
+        hours, minutes = left // 3600, left // 60 % 60
+        return (
+            f"{hours}:{minutes:02d}:{left % 60:02d}"
+            if hours
+            else (f"{minutes}:{left % 60:02d}")
+        )
+
+
+def memory() -> dict[str, float]:
+    """Peak memory in GiB: of the process, and of the first device where it tells."""
+    peak = {"host_peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}
+    stats = jax.local_devices()[0].memory_stats() or {}
+    if "peak_bytes_in_use" in stats:
+        peak["device_peak_gib"] = stats["peak_bytes_in_use"] / 2**30
+    return peak
+
+
+class StopRequest:
+    """Notes SIGTERM or SIGINT instead of dying, so that the loop can save first.
+
+    A second signal acts as usual. Does nothing outside the main thread.
+    """
+
+    def __init__(self):
+        self.requested = ""
+        self._previous = {}
+
+    def __enter__(self):
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._previous[number] = signal.signal(number, self._note)
+        return self
+
+    def _note(self, number, frame):
+        self.requested = signal.Signals(number).name
+        logging.info("%s: saving at the end of this step", self.requested)
+        self._restore()
+
+    def _restore(self):
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}
+
+    def __exit__(self, *exc):
+        self._restore()
+
+
+def summary_images(images: dict, config: ConfigDict) -> dict[str, np.ndarray]:
+    """The step's pictures as u8[N, H, W, 3]."""
+    shown = {}
+    for name, array in jax.device_get(images).items():
+        kind = name.rsplit("_", 1)[-1].rsplit("/", 1)[-1]
+        if kind in ("label", "prediction"):
+            colour = [labels.colorize(x, config.num_classes) for x in array]
+        elif kind == "entropy":
+            colour = [pictures.color_map(x) for x in array]
+        elif kind == "mask":
+            colour = [
+                np.repeat(x[..., None], 3, -1).astype(np.uint8) * 255 for x in array
+            ]
+        else:
+            colour = np.clip(array, 0, 255).astype(np.uint8)
+        shown[name] = np.stack(colour)
+    return shown
