@@ -68,11 +68,21 @@ def test_overlay_mixes_classes_and_leaves_ignored_pixels():
     np.testing.assert_array_equal(out[0, 1], image[0, 1])
 
 
+def test_entropy_map_takes_the_entropy_itself():
+    logits = np.random.default_rng(1).normal(size=(4, 3, 6))
+    np.testing.assert_array_equal(
+        pictures.entropy_map(pictures.entropy(logits).astype(np.float32)),
+        pictures.entropy_map(logits),
+    )
+
+
 def test_legend_holds_the_classes_present():
     maps = [np.array([[0, 255]], np.uint8), np.array([[13, 0]], np.uint8)]
-    entries = pictures.legend(maps, label_tables.CITYSCAPES, label_tables.PALETTE)
-    assert entries == [("road", (128, 64, 128)), ("car", (0, 0, 142))]
-    assert pictures.legend([], label_tables.CITYSCAPES, label_tables.PALETTE) == []
+    table = label_tables.CITYSCAPES, label_tables.PALETTE
+    entries = pictures.classes_present(maps, *table)
+    assert list(entries) == ["road", "car"]
+    assert entries["car"].tolist() == [0, 0, 142]
+    assert pictures.classes_present([], *table) == {}
 
 
 def cells_of(sheet, color):
@@ -111,8 +121,10 @@ def test_titles_and_legend_add_room_and_ink():
     plain = pictures.contact_sheet([[flat(200)]])
     titled = pictures.contact_sheet([[flat(200)]], ["title"])
     # Two lines of classes in a narrow sheet are higher than one.
-    one = pictures.contact_sheet([[flat(200)]], classes=[("a", (9, 8, 7))])
-    two = pictures.contact_sheet([[flat(200)]], classes=[("aaaaa", (9, 8, 7))] * 2)
+    one = pictures.contact_sheet([[flat(200)]], legend={"a": (9, 8, 7)})
+    two = pictures.contact_sheet(
+        [[flat(200)]], legend={"aaaaa": (9, 8, 7), "bbbbb": (9, 8, 7)}
+    )
     assert plain.height < titled.height and plain.width == titled.width
     assert plain.height < one.height < two.height
     assert (np.asarray(titled)[: titled.height - plain.height] < 100).any()
@@ -166,6 +178,7 @@ def test_text_table():
     table = pictures.text_table(
         ["road", "traffic light"],
         {"source": [0.5, None], "stage 1": [0.9123, 1.0], "none": [None, float("nan")]},
+        mean="mean",
     )
     assert table.splitlines() == [
         "class          source  stage 1  none",
@@ -178,7 +191,7 @@ def test_text_table():
 
 
 def test_text_table_without_mean_and_with_wrong_lengths():
-    table = pictures.text_table(["a"], {"x": [0.1]}, mean=None)
+    table = pictures.text_table(["a"], {"x": [0.1]})
     assert table.splitlines() == ["class     x", "-----------", "a      10.0"]
     with pytest.raises(ValueError, match="column 'x': 2 values, 1 names"):
         pictures.text_table(["a"], {"x": [0.1, 0.2]})
