@@ -1,0 +1,227 @@
+"""Weights of other tools in and out: strict, every difference named.
+
+The one stored form of weights is a flat dictionary of arrays under their torch names
+and in torch layout; see `torch_names`.
+"""
+
+import dataclasses
+import fnmatch
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from absl import logging
+from flax import linen as nn
+from flax import traverse_util
+
+from tufl_jax import models
+from tufl_jax.errors import UserError
+from tufl_jax.models import torch_names
+from tufl_jax.models.weight_files import read_weights
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """How the arrays of a file and the parameters of a network match, by torch name.
+
+    Attributes:
+      loaded: names in both with equal shapes.
+      missing: parameters that the file lacks.
+      unexpected: arrays that the network lacks.
+      mismatched: 'name: file SHAPE, model SHAPE'.
+      ignored: arrays that never count (step counters, the ImageNet classifier).
+      prefix: what was stripped from every name, often ''.
+    """
+
+    loaded: tuple[str, ...]
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    mismatched: tuple[str, ...]
+    ignored: tuple[str, ...]
+    prefix: str
+
+    def __str__(self) -> str:
+        lines = [f"loaded {len(self.loaded)} arrays"]
+        if self.prefix:
+            lines.append(f"stripped prefix '{self.prefix}'")
+        for label in ("missing", "unexpected", "mismatched", "ignored"):
+            if names := getattr(self, label):
+                lines.append(f"{label} {len(names)}: {_some(names)}")
+        return "; ".join(lines)
+
+
+def from_torch(
+    arrays: dict[str, np.ndarray],
+    model: nn.Module,
+    *,
+    variables: dict | None = None,
+    allow_missing: Sequence[str] = (),
+    allow_unexpected: Sequence[str] = (),
+    abs_scale: bool = False,
+) -> dict:
+    """Makes the variables of a whole network from its torch state dict.
+
+    Args:
+      arrays: torch name -> array in torch layout.
+      model: from `models.build`.
+      variables: what parameters that may be missing keep; needed only with
+        `allow_missing`.
+      allow_missing, allow_unexpected: shell patterns of torch names that may differ,
+        such as 'conv_out16.*'. `num_batches_tracked` is always ignored.
+      abs_scale: replace the scale of each batch norm by |scale| + 1e-5, which is what
+        in-place activated batch norm computed with. For weights trained with it.
+
+    Returns:
+      {'params', 'batch_stats'} of float32 NumPy arrays. Logs what differed.
+
+    Raises:
+      UserError: naming the arrays that are missing, unexpected, of another shape or
+        not finite.
+    """
+    shapes = models.shapes(model)
+    wanted = {k: v.shape for k, v in torch_names.flatten(shapes).items()}
+    arrays, prefix = torch_names.strip_prefix(arrays, wanted)
+    arrays, ignored = _drop(arrays, ("*num_batches_tracked",))
+    report = _match(arrays, wanted, ignored, prefix)
+    _check(report, allow_missing, allow_unexpected)
+    return _fill(arrays, shapes, report, variables, abs_scale)
+
+
+def backbone_from_torch(
+    arrays: dict[str, np.ndarray],
+    model: nn.Module,
+    variables: dict,
+    *,
+    abs_scale: bool = False,
+) -> dict:
+    """Replaces the backbone in `variables` by a torchvision classification network.
+
+    Every backbone parameter must be there; `fc.*` and `num_batches_tracked` are
+    ignored. Otherwise as `from_torch`.
+    """
+    start = ".".join(model.BACKBONE) + "."
+    shapes = models.shapes(model)
+    named = torch_names.flatten(shapes)
+    wanted = {k: v.shape for k, v in named.items() if k.startswith(start)}
+    arrays, prefix = torch_names.strip_prefix(
+        arrays, [k.removeprefix(start) for k in wanted]
+    )
+    arrays, ignored = _drop(arrays, ("*num_batches_tracked", "fc.weight", "fc.bias"))
+    arrays = {start + torch_names.torchvision(k): v for k, v in arrays.items()}
+    report = _match(arrays, wanted, ignored, prefix)
+    _check(report, (), ())
+    return _fill(arrays, shapes, report, variables, abs_scale)
+
+
+def to_torch(variables: dict, model: nn.Module) -> dict[str, np.ndarray]:
+    """The inverse of `from_torch`, bit for bit: torch name -> array in torch layout.
+
+    Raises UserError when the variables are not those of the model.
+    """
+    wanted = {k: v.shape for k, v in torch_names.flatten(models.shapes(model)).items()}
+    host = jax.tree.map(np.asarray, variables)
+    arrays = {k: np.ascontiguousarray(v) for k, v in torch_names.flatten(host).items()}
+    _check(_match(arrays, wanted, (), ""), (), ())
+    return arrays
+
+
+def load(path: str, model: nn.Module, variables: dict) -> dict:
+    """Reads a weights file into `variables`: a whole network or only its backbone.
+
+    Which of the two is told by the names in the file. Raises UserError as
+    `read_weights`, `from_torch` and `backbone_from_torch` do, with the path in front.
+    """
+    arrays = read_weights(path)
+    try:
+        if is_backbone(arrays):
+            return backbone_from_torch(arrays, model, variables)
+        return from_torch(arrays, model)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def is_backbone(arrays: dict[str, np.ndarray]) -> bool:
+    """True for a torchvision ResNet, false for a whole segmentation network."""
+    plain, _ = torch_names.strip_prefix(arrays, ("conv1.weight",))
+    parts = ("conv1.", "bn1.", "layer1.", "layer2.", "layer3.", "layer4.", "fc.")
+    return "conv1.weight" in plain and all(k.startswith(parts) for k in plain)
+
+
+def _drop(arrays, patterns):
+    ignored = tuple(k for k in arrays if _matches(k, patterns))
+    return {k: v for k, v in arrays.items() if k not in ignored}, ignored
+
+
+def _matches(name, patterns) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _match(arrays, wanted, ignored, prefix) -> Report:
+    both = [k for k in wanted if k in arrays]
+    return Report(
+        loaded=tuple(k for k in both if arrays[k].shape == tuple(wanted[k])),
+        missing=tuple(k for k in wanted if k not in arrays),
+        unexpected=tuple(k for k in arrays if k not in wanted),
+        mismatched=tuple(
+            f"{k}: file {_shape(arrays[k].shape)}, model {_shape(wanted[k])}"
+            for k in both
+            if arrays[k].shape != tuple(wanted[k])
+        ),
+        ignored=ignored,
+        prefix=prefix,
+    )
+
+
+def _check(report: Report, allow_missing, allow_unexpected) -> None:
+    """Logs the report; raises UserError for what is not allowed."""
+    missing = [k for k in report.missing if not _matches(k, allow_missing)]
+    unexpected = [k for k in report.unexpected if not _matches(k, allow_unexpected)]
+    problems = [
+        f"{label} {len(names)} ({_some(names)})"
+        for label, names in (
+            ("missing", missing),
+            ("unexpected", unexpected),
+            ("other shape", report.mismatched),
+        )
+        if names
+    ]
+    if problems:
+        raise UserError(
+            f"weights do not fit the model: {', '.join(problems)}; "
+            f"{len(report.loaded)} arrays fit. Is it the right architecture, width and "
+            "number of classes?"
+        )
+    logging.info("weights: %s", report)
+
+
+def _fill(arrays, shapes, report: Report, variables, abs_scale) -> dict:
+    """Variables with the loaded arrays; the rest is copied from `variables`."""
+    loaded = set(report.loaded)
+    filled = {}
+    for collection, tree in shapes.items():
+        flat = traverse_util.flatten_dict(tree)
+        old = traverse_util.flatten_dict((variables or {}).get(collection, {}))
+        for path in flat:
+            name = torch_names.name(collection, path)
+            if name in loaded:
+                value = torch_names.from_layout(np.asarray(arrays[name], np.float32))
+                if not np.isfinite(value).all():
+                    raise UserError(f"'{name}' has values that are not finite")
+                if abs_scale and path[-1] == "scale":
+                    value = np.abs(value) + np.float32(1e-5)
+                flat[path] = np.ascontiguousarray(value)
+            elif path in old:
+                flat[path] = old[path]
+            else:
+                raise UserError(f"'{name}' is missing and there is no first value")
+        filled[collection] = traverse_util.unflatten_dict(flat)
+    return filled
+
+
+def _shape(shape) -> str:
+    return "x".join(map(str, shape))
+
+
+def _some(names, limit: int = 4) -> str:
+    more = f", ... {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
