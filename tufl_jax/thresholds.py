@@ -126,6 +126,10 @@ def kth_largest(
 ) -> jax.Array:
     """Exact order statistic of the values of each class.
 
+    Four histograms are the fastest of the exact ways on a CPU. On a GPU, where all
+    pixels may add to few bins, one sort of keys packed as (class, value) may win on a
+    single device; that is not measured, and sorts do not add up over devices.
+
     Args:
       values: f32[N], any sign.
       labels: i32[N]; values labelled outside 0..C-1 do not count.
