@@ -5,7 +5,8 @@ on floats in 0..255, clipped but not rounded to 8 bits after every step as there
 
 `strong`, `source` and `random_affine` take one key per image. An image's result
 depends on its own key only, so it does not matter how a batch is split over devices.
-The other functions are deterministic and take one image f32[H, W, 3]; vmap them.
+The functions that change one image take its planes f32[3, H, W], which on a CPU is four
+times as fast as pixels of three channels; vmap them over a batch.
 """
 
 import math
@@ -51,16 +52,16 @@ def strong(
     """
 
     def one(key, image):
-        keys = jax.random.split(key, 10)
+        keys = jax.random.split(key, 9)
         image = adjust_brightness(image, _uniform(keys[0], brightness))
         image = adjust_contrast(image, _uniform(keys[1], contrast))
         image = adjust_saturation(image, _uniform(keys[2], saturation))
         image = adjust_sharpness(image, _uniform(keys[3], sharpness))
         image = _shadow_noise_blur(keys[4:8], image, shadow, noise, blur)
-        chosen = jax.random.bernoulli(keys[8], equalize)
+        chosen = jax.random.bernoulli(keys[8], float(equalize))
         return jnp.where(chosen, equalize_histogram(image), image)
 
-    return jax.vmap(one)(keys, images.astype(jnp.float32))
+    return _on_planes(one, keys, images)
 
 
 def source(
@@ -83,20 +84,24 @@ def source(
         image = adjust_saturation(image, _uniform(keys[2], saturation))
         return _shadow_noise_blur(keys[3:7], image, shadow, noise, blur)
 
-    return jax.vmap(one)(keys, images.astype(jnp.float32))
+    return _on_planes(one, keys, images)
+
+
+def _on_planes(function, keys, images):
+    """Maps a function of key and planes over a batch f32[B, H, W, 3]."""
+    planes = jnp.moveaxis(images.astype(jnp.float32), -1, 1)
+    return jnp.moveaxis(jax.vmap(function)(keys, planes), 1, -1)
 
 
 def _shadow_noise_blur(keys, image, shadow, noise, blur):
     pattern_key, strength_key = jax.random.split(keys[0])
-    pattern = shadow_pattern(pattern_key, image.shape[:2])
+    pattern = shadow_pattern(pattern_key, image.shape[1:])
     image = apply_shadow(image, pattern, _uniform(strength_key, shadow))
     deviation = jax.random.randint(keys[1], (), noise[0], noise[1] + 1)
-    # Made before it is used: fused into the blur it would be drawn once per tap.
-    grain = jax.lax.optimization_barrier(jax.random.normal(keys[2], image.shape))
+    grain = jax.random.normal(keys[2], image.shape)
     image = jnp.clip(image + deviation * grain, 0, 255)
-    sigma = _uniform(keys[3], blur)
     radius = max(1, math.ceil(3 * blur[1]))
-    return ops.gaussian_blur(image[None], sigma[None], radius=radius)[0]
+    return ops.gaussian_blur(image, _uniform(keys[3], blur), radius=radius)
 
 
 def _uniform(key, bounds):
@@ -115,7 +120,7 @@ def adjust_contrast(image: jax.Array, factor: jax.Array) -> jax.Array:
 
 def adjust_saturation(image: jax.Array, factor: jax.Array) -> jax.Array:
     """Blends with the grey image: factor 0 is grey, 1 the image."""
-    return _blend(_grey(image)[..., None], image, factor)
+    return _blend(_grey(image), image, factor)
 
 
 def adjust_sharpness(image: jax.Array, factor: jax.Array) -> jax.Array:
@@ -123,18 +128,15 @@ def adjust_sharpness(image: jax.Array, factor: jax.Array) -> jax.Array:
 
     The smoothing kernel is [1 1 1; 1 5 1; 1 1 1] / 13; the border stays as it is.
     """
-    height, width = image.shape[:2]
-    padded = jnp.pad(image, ((1, 1), (1, 1), (0, 0)), mode="edge")
-    rows = padded[:-2] + padded[1:-1] + padded[2:]
-    box = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]
-    y, x = np.arange(height)[:, None], np.arange(width)[None, :]
-    inner = (y > 0) & (y < height - 1) & (x > 0) & (x < width - 1)
-    smooth = jnp.where(inner[..., None], (box + 4 * image) / 13, image)
+    rows = image[:, :-2] + image[:, 1:-1] + image[:, 2:]
+    box = rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:]
+    inner = (box + 4 * image[:, 1:-1, 1:-1]) / 13
+    smooth = jax.lax.dynamic_update_slice(image, inner, (0, 1, 1))
     return _blend(smooth, image, factor)
 
 
 def _grey(image):
-    return 0.299 * image[..., 0] + 0.587 * image[..., 1] + 0.114 * image[..., 2]
+    return 0.299 * image[0] + 0.587 * image[1] + 0.114 * image[2]
 
 
 def _blend(degenerate, image, factor):
@@ -175,24 +177,23 @@ def apply_shadow(
     image: jax.Array, pattern: jax.Array, strength: jax.Array
 ) -> jax.Array:
     """image * (1 - strength * pattern / 255) with a pattern f32[H, W] in 0..255."""
-    return image * (1 - strength * pattern[..., None] / 255)
+    return image * (1 - strength * pattern / 255)
 
 
 def equalize_histogram(image: jax.Array) -> jax.Array:
     """Equalises the histogram of each channel as Pillow does on the rounded image."""
-    levels = jnp.round(jnp.clip(image, 0, 255)).astype(jnp.int32)
-    planes = jnp.moveaxis(levels, -1, 0)
 
     def one(plane):
-        flat = plane.reshape(-1)
-        counts = jnp.zeros(256, jnp.int32).at[flat].add(1)
-        step = (flat.size - counts[flat.max()]) // 255
+        counts = jnp.zeros(256, jnp.int32).at[plane.reshape(-1)].add(1)
+        brightest = jnp.max(jnp.where(counts > 0, jnp.arange(256), 0))
+        step = (plane.size - counts[brightest]) // 255
         before = jnp.cumsum(counts) - counts
         table = jnp.minimum((before + step // 2) // jnp.maximum(step, 1), 255)
-        table = jnp.where(step > 0, table, jnp.arange(256))
-        return table[plane]
+        # Pillow leaves a channel with too few pixels below its brightest alone.
+        return jnp.where(step > 0, table, jnp.arange(256))[plane]
 
-    return jnp.moveaxis(jax.vmap(one)(planes), 0, -1).astype(jnp.float32)
+    levels = jnp.round(jnp.clip(image, 0, 255)).astype(jnp.int32)
+    return jax.vmap(one)(levels).astype(jnp.float32)
 
 
 def random_affine(
@@ -221,7 +222,7 @@ def random_affine(
             _uniform(rotation_key, (-max_rotation, max_rotation)),
             _uniform(shear_key, (-max_shear, max_shear)),
             _uniform(scale_key, scale),
-            jax.random.bernoulli(flip_key, flip),
+            jax.random.bernoulli(flip_key, float(flip)),
         )
 
     return jax.vmap(one)(keys)

@@ -149,30 +149,29 @@ def _sample_bilinear(image, rows, columns):
 
 
 def gaussian_blur(x: jax.Array, sigma: jax.Array, *, radius: int = 4) -> jax.Array:
-    """Blurs maps with one Gaussian per image, reflected at the border.
+    """Blurs planes with a Gaussian, reflected at the border.
 
-    Two passes of shifted adds: on a CPU ten times faster than a depthwise convolution.
+    Two passes of shifted adds: on a CPU ten times faster than a depthwise convolution,
+    and faster with the channels first.
 
     Args:
-      x: float [B, H, W, C].
-      sigma: f32[B], standard deviations in pixels; 0 leaves an image as it is.
+      x: float [..., H, W].
+      sigma: f32[], the standard deviation in pixels; 0 leaves the planes as they are.
       radius: half width of the kernel in pixels; 3 sigma or more is exact enough.
 
     Returns:
-      [B, H, W, C] in the dtype of `x`.
+      [..., H, W] in the dtype of `x`.
     """
     offsets = jnp.arange(-radius, radius + 1, dtype=jnp.float32)
     # The floor keeps 0 / 0 out; exp(-1 / (2 * 1e-6)) is already zero.
-    spread = jnp.maximum(sigma.astype(jnp.float32), 1e-3)[:, None]
-    kernel = jnp.exp(-0.5 * (offsets / spread) ** 2)
-    kernel /= kernel.sum(axis=1, keepdims=True)
+    kernel = jnp.exp(-0.5 * (offsets / jnp.maximum(sigma, 1e-3)) ** 2)
+    kernel /= kernel.sum()
     y = x.astype(jnp.float32)
-    for axis in (1, 2):
-        pads = [(radius, radius) if a == axis else (0, 0) for a in range(4)]
+    for axis in (x.ndim - 2, x.ndim - 1):
+        pads = [(radius, radius) if a == axis else (0, 0) for a in range(x.ndim)]
         padded = jnp.pad(y, pads, mode="reflect")
         y = sum(
-            kernel[:, i, None, None, None]
-            * jax.lax.slice_in_dim(padded, i, i + x.shape[axis], axis=axis)
+            kernel[i] * jax.lax.slice_in_dim(padded, i, i + x.shape[axis], axis=axis)
             for i in range(2 * radius + 1)
         )
     return y.astype(x.dtype)
