@@ -141,7 +141,8 @@ def _stream(domain: Domain, name: str, seed: int, index: int, count: int):
     # Sharded after the augmentation, so that an item's random numbers depend on its
     # place in the global batch only.
     items = grain.MapDataset.source(domain.source).seed(seed).shuffle().repeat()
-    return items.random_map(view)[index::count].batch(domain.batch_size // count)
+    rows = items.random_map(view)[index::count]
+    return rows.batch(domain.batch_size // count, drop_remainder=True)
 
 
 def _donor_stream(donors: Donors, seed: int):
@@ -149,7 +150,8 @@ def _donor_stream(donors: Donors, seed: int):
 
     classes = donors.classes()
     items = grain.MapDataset.source(classes).seed(seed).repeat()
-    return items.random_map(functools.partial(_donor, donors)).batch(donors.per_step)
+    items = items.random_map(functools.partial(_donor, donors))
+    return items.batch(donors.per_step, drop_remainder=True)
 
 
 def _view(augment: Augment, name: str, labelled: bool, example: dict, rng) -> dict:
