@@ -1,6 +1,7 @@
 """A network and data small enough for tests of whole steps."""
 
 import numpy as np
+from PIL import Image
 
 from tufl_jax import config as config_lib
 
@@ -44,3 +45,39 @@ def blocks(rng, count, num_classes=19):
     for i in range(count):
         labels[i, : 4 * i % 48] = 255
     return np.clip(images, 0, 255).astype(np.uint8), labels
+
+
+def write_folder(root, *, train=6, val=3):
+    """A data set in Cityscapes layout with 64 x 128 images; returns `root`."""
+    ids = np.full(256, 0, np.uint8)
+    ids[:19] = [
+        7,
+        8,
+        11,
+        12,
+        13,
+        17,
+        19,
+        20,
+        21,
+        22,
+        23,
+        24,
+        25,
+        26,
+        27,
+        28,
+        31,
+        32,
+        33,
+    ]
+    rng = np.random.default_rng(7)
+    for split, count in (("train", train), ("val", val)):
+        folders = [root / kind / split / "town" for kind in ("leftImg8bit", "gtFine")]
+        for folder in folders:
+            folder.mkdir(parents=True)
+        for i, (image, label) in enumerate(zip(*blocks(rng, count), strict=True)):
+            name = f"town_{i:06d}_000019"
+            Image.fromarray(image).save(folders[0] / f"{name}_leftImg8bit.png")
+            Image.fromarray(ids[label]).save(folders[1] / f"{name}_gtFine_labelIds.png")
+    return root
