@@ -1,0 +1,348 @@
+"""What tells the two domains of rendered streets apart: layout, colours, weather.
+
+Ranges are (low, high), drawn per picture or per thing; counts are expected numbers
+per picture. Nothing here knows about any method of adaptation: 'rendered' imitates a
+simple game engine, 'camera' a cheap camera behind a windscreen in European weather.
+"""
+
+import dataclasses
+
+Range = tuple[float, float]
+Colours = tuple[tuple[int, int, int], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Weather:
+    """Illumination and what the sensor makes of it."""
+
+    weight: float
+    ambient: Range
+    diffuse: Range
+    elevation: Range  # of the sun, degrees
+    shadow: Range
+    haze: Range  # per metre
+    sky_top: Colours
+    sky_low: Colours
+    cloud: tuple[int, int, int]
+    clouds: tuple[int, int]
+    exposure: Range = (1.0, 1.0)
+    contrast: Range = (1.0, 1.0)
+    saturation: Range = (1.0, 1.0)
+    cast: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    noise: Range = (0.0, 0.0)  # standard deviation in 8-bit steps
+
+
+@dataclasses.dataclass(frozen=True)
+class Style:
+    """One domain."""
+
+    number: int  # of the domain's random stream
+    focal: Range  # over the picture's width
+    height: Range  # of the camera, metres
+    yaw: Range  # degrees, as pitch and roll
+    pitch: Range
+    roll: Range
+    bend: float  # largest
+    half_road: Range
+    pavement: Range
+    verge: float  # probability of grass between road and pavement
+    blocks: dict[str, float]  # weights of what stands along the street
+    block_length: Range
+    storey_height: Range  # of a house, metres in all
+    house_spread: float  # how much houses of one street differ in height
+    roofs: float  # probability of a pitched roof
+    shops: float
+    crossing: float
+    parked: Range  # share of the kerb that is taken, left and right
+    cars: float
+    bus: float
+    truck: float
+    tram: float
+    persons: float
+    cyclists: float
+    motorcyclists: float
+    bicycles: float
+    motorcycles: float
+    signs: float
+    signals: float
+    lamps: Range  # metres between them
+    trees: float  # probability of a row of trees along one side
+    hedges: float
+    railing: float  # probability of a railing at the kerb
+    tint: float  # spread of a colour from thing to thing
+    palette: dict[str, Colours]
+    weather: dict[str, Weather]
+    sensor: bool  # texture, blur, noise, vignetting and colour of a real camera
+
+
+RENDERED = Style(
+    number=0,
+    focal=(0.52, 0.6),
+    height=(1.7, 2.1),
+    yaw=(-3.0, 3.0),
+    pitch=(-4.0, -1.0),
+    roll=(0.0, 0.0),
+    bend=0.0004,
+    half_road=(6.0, 8.5),
+    pavement=(2.0, 3.5),
+    verge=0.25,
+    blocks={"house": 6.0, "wall": 0.16, "fence": 0.5, "park": 1.0},
+    block_length=(10.0, 22.0),
+    storey_height=(6.0, 16.0),
+    house_spread=4.0,
+    roofs=0.25,
+    shops=0.35,
+    crossing=0.35,
+    parked=(0.0, 0.55),
+    cars=2.2,
+    bus=0.10,
+    truck=0.14,
+    tram=0.045,
+    persons=2.5,
+    cyclists=0.10,
+    motorcyclists=0.045,
+    bicycles=0.22,
+    motorcycles=0.04,
+    signs=1.6,
+    signals=0.5,
+    lamps=(18.0, 26.0),
+    trees=0.45,
+    hedges=0.2,
+    railing=0.06,
+    tint=12.0,
+    palette={
+        "road": ((92, 92, 100), (104, 102, 106), (82, 84, 92)),
+        "pavement": ((172, 160, 150), (186, 178, 170), (158, 150, 152)),
+        "kerb": ((205, 202, 196), (190, 190, 188)),
+        "marking": ((245, 245, 245), (250, 225, 90)),
+        "grass": ((96, 176, 60), (120, 186, 70), (140, 170, 80)),
+        "facade": (
+            (196, 84, 60),
+            (222, 186, 120),
+            (236, 214, 176),
+            (168, 188, 206),
+            (206, 140, 108),
+            (150, 96, 78),
+            (214, 204, 196),
+            (180, 170, 96),
+        ),
+        "roof": ((156, 62, 44), (92, 80, 82), (120, 70, 60)),
+        "shop": ((70, 90, 120), (120, 50, 50), (50, 100, 80), (90, 80, 70)),
+        "board": ((220, 60, 50), (50, 90, 200), (240, 200, 60), (240, 240, 240)),
+        "glass": ((60, 84, 116), (80, 110, 140), (48, 60, 84)),
+        "wall": ((150, 140, 128), (176, 110, 86), (166, 164, 160)),
+        "fence": ((150, 104, 62), (224, 222, 214), (70, 96, 76)),
+        "gap": ((96, 76, 56), (110, 128, 84), (60, 80, 60)),
+        "pole": ((128, 130, 134), (104, 108, 112), (150, 152, 156)),
+        "case": ((34, 36, 38), (44, 60, 44)),
+        "leaves": ((62, 140, 46), (84, 160, 52), (46, 120, 56)),
+        "bark": ((104, 72, 46), (86, 64, 48)),
+        "car": (
+            (206, 36, 32),
+            (40, 80, 190),
+            (236, 236, 238),
+            (40, 40, 44),
+            (236, 196, 40),
+            (170, 176, 184),
+            (40, 130, 84),
+        ),
+        "car_glass": ((56, 76, 100), (44, 54, 70)),
+        "bus": ((236, 190, 40), (206, 50, 40), (50, 120, 200)),
+        "truck": ((220, 120, 40), (50, 90, 180), (230, 230, 230), (180, 40, 40)),
+        "tram": ((60, 150, 90), (220, 60, 50), (70, 130, 210)),
+        "top": ((210, 50, 60), (50, 80, 190), (240, 220, 80), (60, 150, 90)),
+        "legs": ((44, 60, 120), (60, 60, 66), (120, 96, 70)),
+        "skin": ((232, 190, 160), (190, 140, 104), (120, 82, 60)),
+        "bicycle": ((210, 50, 40), (50, 110, 200), (60, 150, 80)),
+        "motorcycle": ((200, 40, 36), (40, 70, 180), (40, 40, 44), (230, 130, 30)),
+    },
+    weather={
+        "clear": Weather(
+            weight=1.0,
+            ambient=(0.82, 0.9),
+            diffuse=(0.2, 0.3),
+            elevation=(40.0, 65.0),
+            shadow=(0.25, 0.35),
+            haze=(0.0, 0.0),
+            sky_top=((70, 140, 226), (86, 156, 232), (110, 170, 236)),
+            sky_low=((178, 212, 244), (198, 224, 246), (160, 204, 246)),
+            cloud=(248, 250, 252),
+            clouds=(0, 5),
+        )
+    },
+    sensor=False,
+)
+
+CAMERA = Style(
+    number=1,
+    focal=(0.68, 0.95),
+    height=(1.15, 1.5),
+    yaw=(-7.0, 7.0),
+    pitch=(-4.0, 3.0),
+    roll=(-2.0, 2.0),
+    bend=0.0014,
+    half_road=(3.8, 6.8),
+    pavement=(1.6, 4.5),
+    verge=0.2,
+    blocks={"house": 6.0, "wall": 0.3, "fence": 0.6, "park": 1.6},
+    block_length=(8.0, 26.0),
+    storey_height=(8.0, 24.0),
+    house_spread=5.0,
+    roofs=0.4,
+    shops=0.5,
+    crossing=0.4,
+    parked=(0.1, 0.9),
+    cars=2.0,
+    bus=0.07,
+    truck=0.09,
+    tram=0.04,
+    persons=4.0,
+    cyclists=0.22,
+    motorcyclists=0.05,
+    bicycles=0.6,
+    motorcycles=0.08,
+    signs=2.6,
+    signals=0.7,
+    lamps=(20.0, 34.0),
+    trees=0.55,
+    hedges=0.25,
+    railing=0.1,
+    tint=16.0,
+    palette={
+        "road": ((84, 84, 84), (96, 94, 92), (72, 74, 78), (108, 104, 100)),
+        "pavement": ((132, 128, 124), (148, 140, 132), (116, 114, 114)),
+        "kerb": ((160, 158, 154), (140, 140, 138)),
+        "marking": ((215, 215, 210), (190, 190, 186)),
+        "grass": ((104, 122, 62), (124, 128, 74), (92, 110, 66), (138, 128, 84)),
+        "facade": (
+            (146, 132, 116),
+            (168, 158, 142),
+            (120, 104, 92),
+            (188, 180, 166),
+            (136, 96, 80),
+            (142, 142, 144),
+            (176, 156, 124),
+            (104, 98, 96),
+        ),
+        "roof": ((110, 66, 54), (76, 72, 74), (92, 80, 74)),
+        "shop": ((58, 60, 66), (84, 60, 54), (66, 76, 70), (110, 106, 98)),
+        "board": ((150, 60, 54), (60, 80, 130), (180, 160, 90), (190, 190, 190)),
+        "glass": ((54, 62, 72), (84, 96, 108), (40, 44, 50), (112, 122, 130)),
+        "wall": ((122, 116, 108), (134, 104, 88), (146, 144, 138)),
+        "fence": ((112, 92, 74), (170, 168, 160), (60, 70, 64), (90, 90, 92)),
+        "gap": ((74, 72, 58), (84, 92, 66), (60, 64, 58)),
+        "pole": ((104, 106, 106), (84, 86, 88), (124, 126, 124), (70, 80, 74)),
+        "case": ((30, 32, 32), (40, 42, 40), (70, 72, 60)),
+        "leaves": ((72, 92, 44), (90, 102, 50), (56, 76, 44), (122, 110, 52)),
+        "bark": ((80, 68, 56), (64, 58, 52)),
+        "car": (
+            (34, 35, 38),
+            (88, 90, 94),
+            (168, 170, 172),
+            (216, 216, 214),
+            (44, 56, 92),
+            (118, 32, 32),
+            (62, 70, 66),
+            (140, 130, 112),
+        ),
+        "car_glass": ((40, 46, 52), (64, 74, 82), (92, 102, 108)),
+        "bus": ((200, 196, 186), (176, 60, 50), (214, 180, 70), (70, 110, 150)),
+        "truck": ((200, 200, 198), (70, 90, 130), (140, 50, 44), (110, 112, 108)),
+        "tram": ((196, 190, 160), (170, 50, 46), (80, 120, 100), (200, 180, 60)),
+        "top": ((44, 46, 54), (96, 92, 88), (120, 56, 56), (64, 80, 110), (180,) * 3),
+        "legs": ((42, 46, 60), (56, 56, 58), (96, 86, 74)),
+        "skin": ((206, 170, 148), (168, 126, 100), (104, 76, 60)),
+        "bicycle": ((50, 50, 54), (120, 50, 46), (70, 90, 120), (150, 152, 154)),
+        "motorcycle": ((44, 44, 48), (120, 40, 36), (60, 70, 100), (150, 150, 150)),
+    },
+    weather={
+        "overcast": Weather(
+            weight=3.0,
+            ambient=(0.86, 0.96),
+            diffuse=(0.08, 0.18),
+            elevation=(50.0, 80.0),
+            shadow=(0.0, 0.1),
+            haze=(0.002, 0.009),
+            sky_top=((196, 200, 204), (176, 182, 188), (212, 214, 216)),
+            sky_low=((220, 222, 222), (206, 208, 208), (232, 232, 230)),
+            cloud=(182, 186, 192),
+            clouds=(3, 9),
+            exposure=(0.72, 1.08),
+            contrast=(0.8, 1.0),
+            saturation=(0.5, 0.8),
+            cast=(0.98, 1.0, 1.02),
+            noise=(3.0, 7.0),
+        ),
+        "sun": Weather(
+            weight=2.0,
+            ambient=(0.6, 0.72),
+            diffuse=(0.4, 0.6),
+            elevation=(30.0, 60.0),
+            shadow=(0.45, 0.62),
+            haze=(0.001, 0.004),
+            sky_top=((112, 150, 196), (136, 170, 208), (156, 184, 212)),
+            sky_low=((206, 216, 224), (214, 222, 226)),
+            cloud=(236, 236, 234),
+            clouds=(0, 7),
+            exposure=(0.85, 1.2),
+            contrast=(1.0, 1.25),
+            saturation=(0.65, 0.95),
+            cast=(1.03, 1.0, 0.95),
+            noise=(2.0, 5.0),
+        ),
+        "low sun": Weather(
+            weight=1.5,
+            ambient=(0.5, 0.64),
+            diffuse=(0.45, 0.7),
+            elevation=(12.0, 24.0),
+            shadow=(0.4, 0.58),
+            haze=(0.004, 0.012),
+            sky_top=((150, 160, 182), (176, 168, 170), (190, 176, 160)),
+            sky_low=((240, 212, 168), (244, 224, 186), (230, 196, 160)),
+            cloud=(232, 196, 164),
+            clouds=(1, 7),
+            exposure=(0.8, 1.15),
+            contrast=(0.95, 1.2),
+            saturation=(0.6, 0.9),
+            cast=(1.12, 1.0, 0.84),
+            noise=(3.0, 7.0),
+        ),
+        "mist": Weather(
+            weight=1.0,
+            ambient=(0.88, 0.98),
+            diffuse=(0.02, 0.08),
+            elevation=(50.0, 80.0),
+            shadow=(0.0, 0.0),
+            haze=(0.012, 0.026),
+            sky_top=((196, 198, 200), (208, 208, 206)),
+            sky_low=((206, 208, 208), (200, 202, 204)),
+            cloud=(204, 206, 208),
+            clouds=(0, 3),
+            exposure=(0.75, 1.05),
+            contrast=(0.75, 0.95),
+            saturation=(0.4, 0.7),
+            cast=(0.99, 1.0, 1.01),
+            noise=(3.0, 8.0),
+        ),
+        "dusk": Weather(
+            weight=0.8,
+            ambient=(0.6, 0.75),
+            diffuse=(0.05, 0.15),
+            elevation=(10.0, 20.0),
+            shadow=(0.0, 0.1),
+            haze=(0.004, 0.012),
+            sky_top=((92, 104, 138), (104, 112, 140)),
+            sky_low=((170, 158, 160), (150, 150, 168)),
+            cloud=(116, 116, 138),
+            clouds=(2, 7),
+            exposure=(0.55, 0.85),
+            contrast=(0.85, 1.1),
+            saturation=(0.5, 0.8),
+            cast=(0.92, 0.97, 1.12),
+            noise=(6.0, 12.0),
+        ),
+    },
+    sensor=True,
+)
+
+STYLES = {"rendered": RENDERED, "camera": CAMERA}
