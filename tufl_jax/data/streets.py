@@ -11,6 +11,7 @@ import operator
 import numpy as np
 
 from tufl_jax.data.streets_camera import develop, ground
+from tufl_jax.data.streets_dice import Dice
 from tufl_jax.data.streets_layout import lay_out
 from tufl_jax.data.streets_scene import (
     Scene,
@@ -22,7 +23,7 @@ from tufl_jax.data.streets_scene import (
     shadow_mask,
 )
 from tufl_jax.data.streets_style import STYLES, Style
-from tufl_jax.data.streets_view import Dice, View, ring
+from tufl_jax.data.streets_view import View, ring
 from tufl_jax.errors import UserError
 from tufl_jax.labels import IGNORE
 

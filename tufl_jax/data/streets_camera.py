@@ -5,10 +5,11 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageFilter
 
+from tufl_jax.data.streets_dice import Dice
 from tufl_jax.data.streets_style import Weather
-from tufl_jax.data.streets_view import Dice, View
+from tufl_jax.data.streets_view import View
 
-_TILE = 256  # pixels of a ground texture
+_TILE = 256  # pixels of a ground texture, a power of two
 _METRES = 0.11  # of ground per pixel of it
 _REACH = 22.0  # metres over which ground texture fades
 
@@ -19,8 +20,9 @@ _FINE[[2, 3, 4, 8, 9]] = (0.06, 0.08, 0.1, 0.3, 0.1)
 _COARSE[[2, 3, 8, 9, 10]] = (0.1, 0.14, 0.16, 0.1, 0.03)
 _FINE[[0, 1, 10]] = (0.015, 0.015, 0.004)
 
-_KIND = np.zeros(256, np.int64)  # ground texture of a class: asphalt, slabs, grass
-_KIND[1], _KIND[9] = 1, 2
+# Where a class's ground texture starts: asphalt, slabs, grass.
+_KIND = np.zeros(256, np.int32)
+_KIND[1], _KIND[9] = _TILE**2, 2 * _TILE**2
 
 
 def _octaves(rng, size, first: int, last: int) -> np.ndarray:
@@ -28,11 +30,10 @@ def _octaves(rng, size, first: int, last: int) -> np.ndarray:
     rows, columns = size
     total = np.zeros(size, np.float32)
     for level in range(first, last):
-        cells = rng.standard_normal((2**level, 2**level), np.float32)
-        cells = np.pad(cells, 2, mode="wrap")
-        n = 2**level
+        m, n = 2**level, max(2**level * columns // rows, 1)
+        cells = np.pad(rng.standard_normal((m, n), np.float32), 2, mode="wrap")
         zoom = Image.fromarray(cells).resize(
-            (columns, rows), Image.Resampling.BICUBIC, (2, 2, n + 2, n + 2)
+            (columns, rows), Image.Resampling.BICUBIC, (2, 2, n + 2, m + 2)
         )
         total += np.asarray(zoom) * 0.8 ** (level - first)
     return (total - total.mean()) / total.std()
@@ -99,19 +100,22 @@ def _texture_ground(view: View, pixels, mask, dice: Dice) -> None:
     to_world = view.rotation.T.astype(np.float32)
     wx, wy, wz = (row[0] * x + row[1] * y + row[2] for row in to_world)
     depth = np.minimum(pose.height / np.maximum(-wy, 1e-3), 400.0)
-    tile_column = (wx * depth * (1 / _METRES) + dice.between(0, 9999)).astype(np.int64)
-    tile_row = (wz * depth * (1 / _METRES) + dice.between(0, 9999)).astype(np.int64)
-    part = pixels[first:]
+    part, fixed = pixels[first:], _TILE - 1
     label = part[..., 3]
-    tiles = _ground_tiles()
-    texture = tiles[_KIND[label], tile_row % _TILE, tile_column % _TILE]
-    gain = 1 + (texture - 1) * np.exp(depth * (-1 / _REACH))
+    column = (wx * depth * (1 / _METRES) + dice.between(0, 9999)).astype(np.int32)
+    row = (wz * depth * (1 / _METRES) + dice.between(0, 9999)).astype(np.int32)
+    where = np.take(_KIND, label) + (row & fixed) * _TILE + (column & fixed)
+    # the roll is small: fading and haze are those of the middle of each row
+    middle = depth[:, columns // 2, None]
+    gain = np.take(_ground_tiles(), where) - 1
+    gain *= np.exp(middle * (-1 / _REACH))
+    gain += 1
     gain *= 1 - light.shadow / 255 * mask[first:]
-    clear = np.exp(-light.haze * depth)
-    colour = part[..., :3] * (gain * clear)[..., None]
+    clear = np.exp(-light.haze * middle)
+    gain *= clear
+    colour = part[..., :3] * gain[..., None]
     colour += (1 - clear)[..., None] * np.array(light.haze_colour, np.float32)
-    below = label != 10
-    part[..., :3] = np.where(below[..., None], np.clip(colour, 0, 255), part[..., :3])
+    np.copyto(part[..., :3], _to_bytes(colour), where=(label != 10)[..., None])
 
 
 def develop(pixels: np.ndarray, weather: Weather, dice: Dice) -> np.ndarray:
@@ -128,26 +132,31 @@ def develop(pixels: np.ndarray, weather: Weather, dice: Dice) -> np.ndarray:
     oy, ox = dice.count(0, rows), dice.count(0, columns)
     window = np.s_[oy : oy + rows, ox : ox + columns]
     label = pixels[..., 3]
-    gain = 1 + _FINE[label] * fine[window] + _COARSE[label] * coarse[window]
-    image = pixels[..., :3] * gain[..., None]
-
-    contrast, saturation = (
-        dice.between(*weather.contrast),
-        dice.between(*weather.saturation),
-    )
-    luma = np.array((0.299, 0.587, 0.114), np.float32)
-    mix = saturation * np.eye(3, dtype=np.float32) + (1 - saturation) * luma[:, None]
-    cast = np.array(weather.cast, np.float32)
-    cast = cast * np.array([dice.between(0.96, 1.04) for _ in "rgb"], np.float32)
-    mix = mix * (cast * contrast * dice.between(*weather.exposure))
-    bias = 110 * (1 - contrast) + dice.between(0, 14)
-    image = image.reshape(-1, 3) @ mix.astype(np.float32) + np.float32(bias)
-    image = image.reshape(*size, 3) * (1 - dice.between(0.15, 0.5) * corners)
-    blurred = Image.fromarray(np.clip(image, 0, 255).astype(np.uint8))
-    radius = dice.between(0.0008, 0.0026) * columns
-    blurred = blurred.filter(ImageFilter.BoxBlur(radius))
+    gain = np.take(_FINE, label) * fine[window]
+    gain += np.take(_COARSE, label) * coarse[window]
+    gain += 1
+    image = Image.fromarray(_to_bytes(pixels[..., :3] * gain[..., None]))
+    image = image.convert("RGB", _response(weather, dice))
+    image = image.filter(ImageFilter.BoxBlur(dice.between(0.0008, 0.0026) * columns))
 
     oy, ox = dice.count(0, rows), dice.count(0, columns)
-    sigma = dice.between(*weather.noise)
-    image = np.asarray(blurred) + sigma * noise[oy : oy + rows, ox : ox + columns]
-    return np.clip(image, 0, 255).astype(np.uint8)
+    read = noise[oy : oy + rows, ox : ox + columns] * dice.between(*weather.noise)
+    read += np.asarray(image) * (1 - dice.between(0.15, 0.5) * corners)
+    return _to_bytes(read)
+
+
+def _response(weather: Weather, dice: Dice) -> tuple[float, ...]:
+    """Contrast, saturation, colour cast and exposure as a 3 by 4 colour matrix."""
+    contrast = dice.between(*weather.contrast)
+    saturation = dice.between(*weather.saturation)
+    grey = (1 - saturation) * np.array((0.299, 0.587, 0.114))
+    mix = saturation * np.eye(3) + grey
+    cast = [c * dice.between(0.96, 1.04) for c in weather.cast]
+    mix *= np.array(cast)[:, None] * contrast * dice.between(*weather.exposure)
+    bias = 110 * (1 - contrast) + dice.between(0, 14)
+    return tuple(np.column_stack([mix, [bias] * 3]).ravel().tolist())
+
+
+def _to_bytes(image: np.ndarray) -> np.ndarray:
+    """f32 to u8 in place of its clipped values."""
+    return np.clip(image, 0, 255, out=image).astype(np.uint8)

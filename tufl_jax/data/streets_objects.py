@@ -1,39 +1,51 @@
 """Everything that stands or moves on a rendered street, one function per thing.
 
-Each paints itself on a `View` at a `Place`; sizes are metres, colours 0..255, and the
+Each paints itself on a `View` in a `Frame`; sizes are metres, colours 0..255, and the
 training id of every part is that of Cityscapes' definition (a rider is not part of the
 bicycle, the trunk is part of the tree, the lamp's post is a pole).
 """
 
 import math
 
-from tufl_jax.data.streets_view import Dice, Place, View, ring
+from tufl_jax.data.streets_dice import Dice
+from tufl_jax.data.streets_view import Frame, View, ring
 
 POLE, LIGHT, SIGN, VEGETATION = 5, 6, 7, 8
 PERSON, RIDER, CAR, TRUCK = 11, 12, 13, 14
 BUS, TRAIN, MOTORCYCLE, BICYCLE = 15, 16, 17, 18
+
+# Picture widths per metre below which small parts are left out.
+_CLOSE, _FAR = 0.045, 0.02
 
 RUBBER = (28, 28, 30)
 RED_LAMP = (214, 30, 26)
 WHITE_LAMP = (250, 248, 230)
 
 
-def _wheels(view: View, place: Place, faces, along, v: float, radius: float, label):
+def _wheels(view: View, frame: Frame, faces, along, v: float, radius: float, label):
     """Wheels on the visible side; v is half the vehicle's width."""
+    rims = ((1.0, RUBBER), (0.55, (150, 150, 155)))
+    if frame.scale < _CLOSE:
+        rims = rims[:1]
     for name, side in (("right", v), ("left", -v)):
         if name in faces:
             for u in along:
-                for scale, colour in ((1.0, RUBBER), (0.55, (150, 150, 155))):
-                    outline = ring((u, radius), radius * scale, radius * scale)
-                    points = [view.at(*place.world(a, side, y)) for a, y in outline]
+                for scale, colour in rims:
+                    outline = ring((u, radius), radius * scale, radius * scale, 8)
+                    points = [frame.at(a, side, y) for a, y in outline]
                     view.polygon(points, colour, label)
 
 
-def _tyres(view: View, place: Place, u: float, v: float, height: float, label):
+def _near_end(frame: Frame, u: float) -> float:
+    """u or -u, whichever is closer to the camera."""
+    return u if frame.u[2] < 0 else -u
+
+
+def _tyres(view: View, frame: Frame, u: float, v: float, height: float, label):
     """The tyres under a vehicle's end, for views along the street."""
     for inner, outer in ((-v, -v + 0.28), (v - 0.28, v)):
         corners = ((inner, 0), (outer, 0), (outer, height), (inner, height))
-        points = [view.at(*place.world(u, w, y)) for w, y in corners]
+        points = [frame.at(u, w, y) for w, y in corners]
         view.polygon(points, RUBBER, label)
 
 
@@ -54,41 +66,44 @@ _CARS = {
 }
 
 
-def car(view: View, dice: Dice, place: Place, colour, glass) -> None:
+def car(view: View, dice: Dice, frame: Frame, colour, glass) -> None:
     kind = dice.weighted({"hatchback": 3, "saloon": 3, "estate": 2, "van": 1})
     length, width, body, roof, base, top = _CARS[kind]
     u, v = length / 2, width / 2
-    for end in (-u + 0.5, u - 0.5):
-        _tyres(view, place, end, v, 0.5, CAR)
+    far = frame.scale < _FAR
+    if not far:
+        _tyres(view, frame, _near_end(frame, u - 0.5), v, 0.5, CAR)
     lower = (-u, u, -v, v, 0.27)
-    faces = view.frustum(place, lower, (-u + 0.06, u - 0.12, -v, v, body), colour, CAR)
+    faces = view.frustum(frame, lower, (-u + 0.06, u - 0.12, -v, v, body), colour, CAR)
     for name in ("rear", "front"):
-        if name in faces:
+        if name in faces and not far:
             view.decal(faces[name], 0, 0, 1, 0.22, (45, 45, 48), CAR)
             view.decal(faces[name], 0.36, 0.3, 0.64, 0.5, (225, 225, 215), CAR)
     _lamps(view, faces, CAR, 0.55, 0.88, 0.2)
     u0, u1 = -u + base[0] * length, -u + base[1] * length
     w0, w1 = -u + top[0] * length, -u + top[1] * length
     cabin = view.frustum(
-        place, (u0, u1, -v, v, body), (w0, w1, -v + 0.2, v - 0.2, roof), colour, CAR
+        frame, (u0, u1, -v, v, body), (w0, w1, -v + 0.2, v - 0.2, roof), colour, CAR
     )
     for name, face in cabin.items():
         if name in ("rear", "front"):
             view.decal(face, 0.07, 0.12, 0.93, 0.88, glass, CAR)
+        elif name != "top" and far:
+            view.decal(face, 0.1, 0.12, 0.9, 0.88, glass, CAR)
         elif name != "top":
             view.decal(face, 0.1, 0.12, 0.48, 0.88, glass, CAR)
             view.decal(face, 0.53, 0.12, 0.9, 0.88, glass, CAR)
-    _wheels(view, place, faces, (-0.31 * length, 0.31 * length), v, 0.32, CAR)
+    if not far:
+        _wheels(view, frame, faces, (-0.31 * length, 0.31 * length), v, 0.32, CAR)
 
 
-def bus(view: View, dice: Dice, place: Place, colour, glass) -> None:
+def bus(view: View, dice: Dice, frame: Frame, colour, glass) -> None:
     u, v, height = dice.between(5.0, 6.2), 1.27, dice.between(2.9, 3.2)
     if dice.chance(0.15):
         height = 4.2  # a double-decker
-    for end in (-u + 1.0, u - 1.0):
-        _tyres(view, place, end, v, 0.6, BUS)
+    _tyres(view, frame, _near_end(frame, u - 1.0), v, 0.6, BUS)
     faces = view.frustum(
-        place, (-u, u, -v, v, 0.35), (-u, u, -v, v, height), colour, BUS
+        frame, (-u, u, -v, v, 0.35), (-u, u, -v, v, height), colour, BUS
     )
     stripe = dice.tint((235, 235, 230), 20)
     decks = ((0.36, 0.82),) if height < 4 else ((0.24, 0.5), (0.62, 0.88))
@@ -109,20 +124,19 @@ def bus(view: View, dice: Dice, place: Place, colour, glass) -> None:
                 view.decal(face, 0.06, low, 0.94, high, glass, BUS)
             view.decal(face, 0.2, 0.87, 0.8, 0.96, (240, 170, 40), BUS, 1.0)
     _lamps(view, faces, BUS, 0.14, 0.22, 0.14)
-    _wheels(view, place, faces, (-0.6 * u, 0.62 * u), v, 0.48, BUS)
+    _wheels(view, frame, faces, (-0.6 * u, 0.62 * u), v, 0.48, BUS)
 
 
-def truck(view: View, dice: Dice, place: Place, colour, glass) -> None:
+def truck(view: View, dice: Dice, frame: Frame, colour, glass) -> None:
     length, v = dice.between(6.5, 10.0), 1.25
     u, cab, load = length / 2, dice.between(2.4, 2.8), dice.between(3.0, 3.7)
     box = dice.pick(((236, 236, 232), (205, 208, 212), (60, 110, 170), (190, 120, 60)))
-    for end in (-u + 0.6, u - 0.8):
-        _tyres(view, place, end, v, 0.9, TRUCK)
+    _tyres(view, frame, _near_end(frame, u - 0.7), v, 0.9, TRUCK)
 
     def draw_load():
         rear = (-u, u - 2.4, -v, v)
-        view.frustum(place, (*rear, 0.55), (*rear, 0.95), (50, 50, 54), TRUCK)
-        faces = view.frustum(place, (*rear, 0.95), (*rear, load), box, TRUCK)
+        view.frustum(frame, (*rear, 0.55), (*rear, 0.95), (50, 50, 54), TRUCK)
+        faces = view.frustum(frame, (*rear, 0.95), (*rear, load), box, TRUCK)
         if "rear" in faces:
             view.decal(faces["rear"], 0.49, 0, 0.51, 1, (90, 90, 92), TRUCK)
             view.decal(faces["rear"], 0, 0, 1, 0.05, RED_LAMP, TRUCK, 1.0)
@@ -134,7 +148,7 @@ def truck(view: View, dice: Dice, place: Place, colour, glass) -> None:
     def draw_cab():
         lower = (u - 2.1, u, -v, v, 0.45)
         upper = (u - 2.1, u - 0.2, -v + 0.08, v - 0.08, cab)
-        faces = view.frustum(place, lower, upper, colour, TRUCK)
+        faces = view.frustum(frame, lower, upper, colour, TRUCK)
         for name, face in faces.items():
             if name == "front":
                 view.decal(face, 0.06, 0.5, 0.94, 0.88, glass, TRUCK)
@@ -144,21 +158,21 @@ def truck(view: View, dice: Dice, place: Place, colour, glass) -> None:
         _lamps(view, faces, TRUCK, 0.1, 0.24, 0.16)
         return faces
 
-    away = view.at(*place.world(u, 0, 1))[2] > view.at(*place.world(-u, 0, 1))[2]
+    away = frame.u[2] > 0
     for draw in (draw_cab, draw_load) if away else (draw_load, draw_cab):
         faces = draw()
     wheels = (-u + 0.9, -u + 2.0, u - 1.2)
-    _wheels(view, place, faces, wheels, v, 0.5, TRUCK)
+    _wheels(view, frame, faces, wheels, v, 0.5, TRUCK)
 
 
-def tram(view: View, dice: Dice, place: Place, colour, glass) -> None:
+def tram(view: View, dice: Dice, frame: Frame, colour, glass) -> None:
     """A tram of two or three cars; Cityscapes calls it a train."""
     cars, length, v, height = dice.count(2, 3), 9.0, 1.2, 3.3
     stripe = dice.pick(((240, 240, 235), (230, 200, 60), (60, 60, 66)))
     centres = [(i - (cars - 1) / 2) * (length + 0.5) for i in range(cars)]
-    centres.sort(key=lambda u: -view.at(*place.world(u, 0, 1))[2])
+    centres.sort(key=lambda u: -frame.at(u, 0, 1)[2])
     for centre in centres:
-        here = Place(*place.world(centre, 0, 0)[::2], place.heading)
+        here = view.frame(frame.place.moved(centre))
         u = length / 2
         lower, upper = (-u, u, -v, v, 0.2), (-u + 0.3, u - 0.3, -v, v, height)
         faces = view.frustum(here, lower, upper, colour, TRAIN)
@@ -179,7 +193,7 @@ def tram(view: View, dice: Dice, place: Place, colour, glass) -> None:
         _lamps(view, faces, TRAIN, 0.18, 0.28, 0.14)
 
 
-def person(view: View, dice: Dice, place: Place, clothes, skin) -> None:
+def person(view: View, dice: Dice, frame: Frame, clothes, skin) -> None:
     """Seen upright from where the camera is; walking or standing."""
     h = dice.between(1.1, 1.4) if dice.chance(0.1) else dice.between(1.6, 1.9)
     stride, lean = dice.between(-0.13, 0.13), dice.between(-0.02, 0.02)
@@ -187,8 +201,13 @@ def person(view: View, dice: Dice, place: Place, clothes, skin) -> None:
     light = view.light.on(0.0, 0.3, -0.9)
 
     def part(outline, colour):
-        view.upright(place, [(v * h, y * h) for v, y in outline], colour, PERSON, light)
+        view.upright(frame, [(v * h, y * h) for v, y in outline], colour, PERSON, light)
 
+    if frame.scale < _FAR:
+        part([(-0.08, 0.5), (0.08, 0.5), (0.07, 0), (-0.07, 0)], legs)
+        part([(-0.13, 0.82), (0.13, 0.82), (0.11, 0.45), (-0.11, 0.45)], top)
+        part(ring((lean, 0.91), 0.06, 0.08, 6), skin)
+        return
     part([(-0.08, 0.5), (0.02, 0.5), (0.04 + stride, 0), (-0.05 + stride, 0)], legs)
     part([(-0.02, 0.5), (0.08, 0.5), (0.05 - stride, 0), (-0.04 - stride, 0)], legs)
     part([(-0.1, 0.8), (-0.15, 0.47), (-0.11, 0.46), (-0.06, 0.74)], top)
@@ -202,21 +221,22 @@ def person(view: View, dice: Dice, place: Place, clothes, skin) -> None:
     part([(-0.055, 0.92), (0.055, 0.92), (0.04, 0.99), (-0.04, 0.99)], hair)
 
 
-def _side_on(view: View, place: Place) -> bool:
+def _side_on(view: View, frame: Frame) -> bool:
     """Whether a two-wheeler shows its side rather than its end."""
+    place = frame.place
     bearing = math.atan2(place.x - view.pose.x, max(place.z, 1.0))
     return abs(math.sin(place.heading - bearing)) > 0.45
 
 
-def rider(view: View, dice: Dice, place: Place, clothes, skin, *, seat=0.95) -> None:
+def rider(view: View, dice: Dice, frame: Frame, clothes, skin, *, seat=0.95) -> None:
     top, legs = clothes
-    side = _side_on(view, place)
+    side = _side_on(view, frame)
     light = view.light.on(0.0, 0.3, -0.9)
     helmet = dice.pick(((230, 230, 230), (40, 40, 44), (190, 40, 40), (60, 40, 30)))
 
     def part(outline, colour):
         lifted = [(w, y + seat - 0.95) for w, y in outline]
-        view.upright(place, lifted, colour, RIDER, light, side)
+        view.upright(frame, lifted, colour, RIDER, light, side)
 
     if side:
         part([(-0.25, 1.0), (-0.05, 0.92), (0.28, 0.62), (0.2, 0.52)], legs)
@@ -235,13 +255,13 @@ def rider(view: View, dice: Dice, place: Place, clothes, skin, *, seat=0.95) -> 
         part([(-0.12, 1.66), (0.12, 1.66), (0.08, 1.82), (-0.08, 1.82)], helmet)
 
 
-def bicycle(view: View, dice: Dice, place: Place, colour, gap) -> None:
+def bicycle(view: View, dice: Dice, frame: Frame, colour, gap) -> None:
     """`gap` is the colour seen between the spokes."""
 
     def part(outline, value, side):
-        view.upright(place, outline, value, BICYCLE, 1.0, side)
+        view.upright(frame, outline, value, BICYCLE, 1.0, side)
 
-    if _side_on(view, place):
+    if _side_on(view, frame):
         for u in (-0.52, 0.52):
             part(ring((u, 0.34), 0.35, 0.35), RUBBER, True)
             part(ring((u, 0.34), 0.27, 0.27), gap, True)
@@ -259,13 +279,13 @@ def bicycle(view: View, dice: Dice, place: Place, colour, gap) -> None:
         part([(-0.1, 0.95), (0.1, 0.95), (0.1, 0.85), (-0.1, 0.85)], RUBBER, False)
 
 
-def motorcycle(view: View, dice: Dice, place: Place, colour) -> None:
+def motorcycle(view: View, dice: Dice, frame: Frame, colour) -> None:
     steel = (130, 132, 138)
 
     def part(outline, value, side):
-        view.upright(place, outline, value, MOTORCYCLE, 1.0, side)
+        view.upright(frame, outline, value, MOTORCYCLE, 1.0, side)
 
-    if _side_on(view, place):
+    if _side_on(view, frame):
         for u in (-0.66, 0.68):
             part(ring((u, 0.32), 0.33, 0.33), RUBBER, True)
             part(ring((u, 0.32), 0.16, 0.16), steel, True)

@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 from PIL import Image, ImageDraw
 
+from tufl_jax.data.streets_dice import Dice
 from tufl_jax.data.streets_style import Style, Weather
-from tufl_jax.data.streets_view import Dice, Light, Place, Pose, View, ring
+from tufl_jax.data.streets_view import Frame, Light, Place, Pose, View, ring
 
 ROAD, SIDEWALK, TERRAIN, SKY = 0, 1, 9, 10
 _BREAKS = (2, 4, 7, 11, 16, 23, 32, 45, 62, 85, 115, 160, 250)
@@ -52,7 +53,7 @@ class Scene:
     def add(
         self,
         place: Place,
-        paint: Callable[[View, Dice, Place], None],
+        paint: Callable[[View, Dice, Frame], None],
         *,
         margin: float = 2.0,
         shape: Shape | None = None,
@@ -72,7 +73,7 @@ class Scene:
 def pose(style: Style, dice: Dice, half_road: float) -> Pose:
     return Pose(
         focal=dice.between(*style.focal),
-        x=half_road * dice.between(0.2, 0.45),
+        x=half_road * dice.between(0.25, 0.55),
         height=dice.between(*style.height),
         yaw=math.radians(dice.between(*style.yaw)),
         pitch=math.radians(dice.between(*style.pitch)),
@@ -131,7 +132,7 @@ def paint_ground(view: View, scene: Scene) -> None:
         points = [view.at(x0, 0, z) for z in zs]
         points += [view.at(x1, 0, z) for z in reversed(zs)]
         flat = view.pixels(points)
-        if len(flat) >= 6:
+        if flat:
             value = tuple(min(max(int(c * glow), 0), 255) for c in colour)
             view.paint(flat, (*value, label))
 
@@ -150,33 +151,47 @@ def shadow_mask(view: View, scene: Scene, *, cast: bool) -> Image.Image:
 
     def fill(points, value=255):
         flat = view.pixels([view.at(x, 0, z) for x, z in points])
-        if len(flat) >= 6:
+        if flat:
             draw.polygon(flat, value)
 
     for place, shape in scene.shapes:
         u, v, h = shape.length / 2, shape.width / 2, shape.height
         corners = ((-u, -v), (-u, v), (u, v), (u, -v))
-        base = [place.world(a, b, 0)[::2] for a, b in corners]
-        if not shape.ball and h < 5:
-            fill(base, 255 if cast else 160)
-        if not cast:
-            continue
-        away = [(x + dx * h, z + dz * h) for x, z in base]
-        if shape.ball:
+        base = [place.world(a, b) for a, b in corners]
+        if cast and shape.ball:
             centre = (place.x + dx * h * 0.7, place.z + dz * h * 0.7)
-            fill(ring(centre, v, max(v, abs(dz) * v)))
-            continue
-        fill(away)
-        for i in range(4):
-            fill([base[i], base[i - 1], away[i - 1], away[i]])
+            fill(ring(centre, v, max(v, abs(dz) * v), 8))
+        elif cast:
+            fill(_swept(base, dx * h, dz * h))
+        elif not shape.ball and min(u, v) > 0.5 and h < 5:
+            fill(base, 160)
     return mask
+
+
+def _swept(corners, dx: float, dz: float):
+    """Outline of what a convex outline covers when moved by (dx, dz)."""
+    following = [*corners[1:], corners[0]]
+    leading = [
+        (q[1] - p[1]) * dx > (q[0] - p[0]) * dz
+        for p, q in zip(corners, following, strict=True)
+    ]
+    outline = []
+    for i, (x, z) in enumerate(corners):
+        before, after = leading[i - 1], leading[i]
+        here, moved = (x, z), (x + dx, z + dz)
+        if before != after:
+            outline += [here, moved] if after else [moved, here]
+        else:
+            outline.append(moved if after else here)
+    return outline
 
 
 def paint_things(view: View, scene: Scene) -> None:
     """Paints back to front; what cannot be in the picture is left out."""
     order = sorted(scene.items, key=lambda item: (-item[0], item[1]))
     for _, _, place, margin, paint in order:
-        right, _, forward = view.at(place.x, 0.0, place.z)
+        frame = view.frame(place)
+        right, _, forward = frame.origin
         reach = 0.5 / view.pose.focal * max(forward, 0.0) + 1.5 * margin
         if forward > -margin and abs(right) < reach:
-            paint(view, scene.dice, place)
+            paint(view, scene.dice, frame)

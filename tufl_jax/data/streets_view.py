@@ -8,60 +8,17 @@ relative to the picture's width: another size is the same scene at another resol
 
 import dataclasses
 import math
+from functools import lru_cache
 
 import numpy as np
 from PIL import Image, ImageDraw
+
+from tufl_jax.data.streets_dice import Colour
 
 NEAR = 0.5  # metres; polygons are cut at this depth
 _BEND_END = 120.0  # metres; a bent street goes on straight from here
 
 Point = tuple[float, float, float]
-Colour = tuple[float, float, float]
-
-
-class Dice:
-    """Uniform draws from one generator, taken in blocks: a scalar draw is slow."""
-
-    def __init__(self, rng: np.random.Generator):
-        self._rng = rng
-        self._pool: list[float] = []
-
-    def unit(self) -> float:
-        if not self._pool:
-            self._pool = self._rng.random(1024).tolist()
-        return self._pool.pop()
-
-    def between(self, low: float, high: float) -> float:
-        return low + (high - low) * self.unit()
-
-    def chance(self, probability: float) -> bool:
-        return self.unit() < probability
-
-    def pick(self, options):
-        return options[int(self.unit() * len(options))]
-
-    def count(self, low: int, high: int) -> int:
-        return low + int(self.unit() * (high - low + 1))
-
-    def weighted(self, weights: dict[str, float]) -> str:
-        rest = self.unit() * sum(weights.values())
-        for name, weight in weights.items():
-            if rest < weight:
-                return name
-            rest -= weight
-        return name
-
-    def poisson(self, mean: float) -> int:
-        limit, product, number = math.exp(-mean), self.unit(), 0
-        while product > limit:
-            product *= self.unit()
-            number += 1
-        return number
-
-    def tint(self, colour: Colour, spread: float) -> Colour:
-        """The colour, lighter or darker and shifted a little in each channel."""
-        common = self.between(-spread, spread)
-        return tuple(c + common + self.between(-spread, spread) / 2 for c in colour)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,15 +59,6 @@ class Face:
         self.corners = corners
         self.light = light
 
-    def at(self, s: float, t: float) -> Point:
-        a, b, c, d = self.corners
-        p, q, r, w = (1 - s) * (1 - t), s * (1 - t), s * t, (1 - s) * t
-        return (
-            p * a[0] + q * b[0] + r * c[0] + w * d[0],
-            p * a[1] + q * b[1] + r * c[1] + w * d[1],
-            p * a[2] + q * b[2] + r * c[2] + w * d[2],
-        )
-
     def visible(self) -> bool:
         (ax, ay, az), (bx, by, bz), _, (dx, dy, dz) = self.corners
         return (
@@ -128,9 +76,41 @@ class Place:
     z: float
     heading: float = 0.0
 
-    def world(self, u: float, v: float, y: float) -> Point:
+    def world(self, u: float, v: float) -> tuple[float, float]:
+        """x and z of a point of the frame."""
         c, s = math.cos(self.heading), math.sin(self.heading)
-        return self.x + v * c + u * s, y, self.z + u * c - v * s
+        return self.x + v * c + u * s, self.z + u * c - v * s
+
+    def moved(self, u: float) -> "Place":
+        return Place(*self.world(u, 0.0), self.heading)
+
+
+class Frame:
+    """A place as the camera sees it.
+
+    `origin` and the directions `u`, `v`, `y` of one metre each are in camera space;
+    `scale` is how much of the picture's width one metre covers there.
+    """
+
+    __slots__ = ("place", "origin", "u", "v", "y", "scale")
+
+    def __init__(self, view: "View", place: Place):
+        self.place = place
+        self.origin = view.at(place.x, 0.0, place.z)
+        c, s = math.cos(place.heading), math.sin(place.heading)
+        slope = view.slope(place.z)
+        self.u = view.turn(s + slope * c, 0.0, c)
+        self.v = view.turn(c - slope * s, 0.0, -s)
+        self.y = view.turn(0.0, 1.0, 0.0)
+        self.scale = view.pose.focal / max(self.origin[2], NEAR)
+
+    def at(self, u: float, v: float, y: float) -> Point:
+        o, a, b, c = self.origin, self.u, self.v, self.y
+        return (
+            o[0] + u * a[0] + v * b[0] + y * c[0],
+            o[1] + u * a[1] + v * b[1] + y * c[1],
+            o[2] + u * a[2] + v * b[2] + y * c[2],
+        )
 
 
 class View:
@@ -142,7 +122,9 @@ class View:
         self.light = light
         self.image = Image.new("RGBA", (self.columns, self.rows))
         self._draw = ImageDraw.Draw(self.image)
-        self._focal = pose.focal * self.columns
+        focal = pose.focal * self.columns
+        self._projection = self.columns / 2, self.rows / 2, focal
+        self._haze = light.haze
         cy, sy = math.cos(pose.yaw), math.sin(pose.yaw)
         cp, sp = math.cos(pose.pitch), math.sin(pose.pitch)
         cr, sr = math.cos(pose.roll), math.sin(pose.roll)
@@ -156,10 +138,13 @@ class View:
         """Sideways metres of a bent street at depth z."""
         return self.pose.bend * z * min(max(z, 0.0), _BEND_END)
 
-    def at(self, x: float, y: float, z: float) -> Point:
-        """World to camera space: right, up and forward of the camera."""
-        x += self.shift(z) - self.pose.x
-        y -= self.pose.height
+    def slope(self, z: float) -> float:
+        """Derivative of `shift`."""
+        z = max(z, 0.0)
+        return self.pose.bend * (2 * z if z < _BEND_END else _BEND_END)
+
+    def turn(self, x: float, y: float, z: float) -> Point:
+        """A direction of the world in camera space."""
         a, b, c, d, e, f, g, h, i = self._matrix
         return (
             a * x + b * y + c * z,
@@ -167,45 +152,64 @@ class View:
             g * x + h * y + i * z,
         )
 
+    def at(self, x: float, y: float, z: float) -> Point:
+        """World to camera space: right, up and forward of the camera."""
+        return self.turn(x + self.shift(z) - self.pose.x, y - self.pose.height, z)
+
+    def frame(self, place: Place) -> Frame:
+        return Frame(self, place)
+
     def pixels(self, points: list[Point]) -> list[float]:
         """Camera space to a flat list of picture coordinates; [] behind the camera."""
-        if min(p[2] for p in points) < NEAR:
-            points = _cut(points)
-        right, down, focal = self.columns / 2, self.rows / 2, self._focal
+        right, down, focal = self._projection
         flat = []
         for x, y, z in points:
+            if z < NEAR:
+                cut = _cut(points)
+                return self.pixels(cut) if cut else []
             scale = focal / z
             flat.append(right + x * scale)
             flat.append(down - y * scale)
         return flat
 
-    def shade(self, colour: Colour, light: float, depth: float) -> tuple[int, ...]:
-        """8-bit colour after light and haze."""
-        r, g, b = colour[0] * light, colour[1] * light, colour[2] * light
-        if self.light.haze:
-            keep = math.exp(-self.light.haze * max(depth, 0.0))
+    def shade(self, colour: Colour, light: float, depth: float, label: int):
+        """(r, g, b, label) in 8 bits after light and haze."""
+        r, g, b = colour
+        if self._haze:
+            keep = math.exp(-self._haze * depth) if depth > 0 else 1.0
+            light *= keep
             hr, hg, hb = self.light.haze_colour
-            r, g, b = (
-                hr + (r - hr) * keep,
-                hg + (g - hg) * keep,
-                hb + (b - hb) * keep,
-            )
+            rest = 1 - keep
+            r = int(r * light + hr * rest)
+            g = int(g * light + hg * rest)
+            b = int(b * light + hb * rest)
+        else:
+            r, g, b = int(r * light), int(g * light), int(b * light)
         return (
-            min(max(int(r), 0), 255),
-            min(max(int(g), 0), 255),
-            min(max(int(b), 0), 255),
+            0 if r < 0 else 255 if r > 255 else r,
+            0 if g < 0 else 255 if g > 255 else g,
+            0 if b < 0 else 255 if b > 255 else b,
+            label,
         )
 
     def polygon(self, points, colour: Colour, label: int, light: float = 1.0) -> None:
         """Paints a polygon given in camera space."""
         flat = self.pixels(points)
-        if len(flat) >= 6:
+        if flat:
             depth = (points[0][2] + points[len(points) // 2][2]) / 2
-            self.paint(flat, (*self.shade(colour, light, depth), label))
+            self.paint(flat, self.shade(colour, light, depth, label))
 
     def paint(self, flat: list[float], value: tuple[int, ...]) -> None:
         """Paints a polygon given in picture coordinates: (r, g, b, label)."""
         self._draw.polygon(flat, value)
+
+    def grid(self, points: np.ndarray) -> np.ndarray:
+        """Camera space f[..., 3], all in front, to picture coordinates f[..., 2]."""
+        right, down, focal = self._projection
+        flat = points[..., :2] * (focal / points[..., 2:])
+        flat[..., 0] += right
+        flat[..., 1] = down - flat[..., 1]
+        return flat
 
     def replace(self, image: Image.Image) -> None:
         """Goes on painting over another picture of the same size."""
@@ -214,49 +218,63 @@ class View:
 
     def decal(self, face: Face, s0, t0, s1, t1, colour, label, light=None) -> None:
         """A rectangle on a face, in its coordinates 0..1 from the bottom left."""
-        corners = [face.at(s0, t0), face.at(s1, t0), face.at(s1, t1), face.at(s0, t1)]
+        (ax, ay, az), (bx, by, bz), (cx, cy, cz), (dx, dy, dz) = face.corners
+        corners = []
+        for s, t in ((s0, t0), (s1, t0), (s1, t1), (s0, t1)):
+            p, q, r, w = (1 - s) * (1 - t), s * (1 - t), s * t, (1 - s) * t
+            corners.append(
+                (
+                    p * ax + q * bx + r * cx + w * dx,
+                    p * ay + q * by + r * cy + w * dy,
+                    p * az + q * bz + r * cz + w * dz,
+                )
+            )
         self.polygon(corners, colour, label, face.light if light is None else light)
 
-    def upright(self, place: Place, outline, colour, label, light=1.0, side=False):
+    def upright(self, frame: Frame, outline, colour, label, light=1.0, side=False):
         """A flat figure on its place: (v, y) outline, or (u, y) seen from the side."""
+        ox, oy, oz = frame.origin
+        ax, ay, az = frame.u if side else frame.v
+        bx, by, bz = frame.y
         points = [
-            self.at(*(place.world(w, 0.0, y) if side else place.world(0.0, w, y)))
-            for w, y in outline
+            (ox + w * ax + h * bx, oy + w * ay + h * by, oz + w * az + h * bz)
+            for w, h in outline
         ]
         self.polygon(points, colour, label, light)
 
-    def frustum(self, place: Place, lower, upper, colour, label) -> dict[str, Face]:
+    def frustum(self, frame: Frame, lower, upper, colour, label) -> dict[str, Face]:
         """Paints a box whose upper rectangle may be smaller than the lower one.
 
         Args:
-            lower, upper: (u0, u1, v0, v1, y) in the frame of `place`.
+            lower, upper: (u0, u1, v0, v1, y) in the frame.
         Returns:
-            The visible faces by name: rear, front, right, left, top.
+            The visible faces by name: rear, right, front, left, top.
         """
-        low, high = self._ring(place, lower), self._ring(place, upper)
-        c, s = math.cos(place.heading), math.sin(place.heading)
-        sides = (
+        low, high = _corners(frame, lower), _corners(frame, upper)
+        c, s = math.cos(frame.place.heading), math.sin(frame.place.heading)
+        faces = {}
+        for name, i, j, normal in (
             ("rear", 0, 1, (-s, 0.0, -c)),
             ("right", 1, 2, (c, 0.0, -s)),
             ("front", 2, 3, (s, 0.0, c)),
             ("left", 3, 0, (-c, 0.0, s)),
-        )
-        faces = {
-            name: Face((low[i], low[j], high[j], high[i]), self.light.on(*normal))
-            for name, i, j, normal in sides
-        }
-        faces["top"] = Face(tuple(high), self.light.on(0.0, 1.0, 0.0))
-        faces = {name: face for name, face in faces.items() if face.visible()}
+        ):
+            face = Face((low[i], low[j], high[j], high[i]), 1.0)
+            if face.visible():
+                face.light = self.light.on(*normal)
+                faces[name] = face
+        top = Face(tuple(high), self.light.on(0.0, 1.0, 0.0))
+        if top.visible():
+            faces["top"] = top
         for face in faces.values():
             self.polygon(face.corners, colour, label, face.light)
         return faces
 
-    def _ring(self, place: Place, rectangle) -> list[Point]:
-        u0, u1, v0, v1, y = rectangle
-        return [
-            self.at(*place.world(u, v, y))
-            for u, v in ((u0, v0), (u0, v1), (u1, v1), (u1, v0))
-        ]
+
+def _corners(frame: Frame, rectangle) -> list[Point]:
+    u0, u1, v0, v1, y = rectangle
+    at = frame.at
+    return [at(u0, v0, y), at(u0, v1, y), at(u1, v1, y), at(u1, v0, y)]
 
 
 def _cut(points) -> list[Point]:
@@ -271,11 +289,13 @@ def _cut(points) -> list[Point]:
     return kept
 
 
+@lru_cache
+def _circle(corners: int) -> tuple[tuple[float, float], ...]:
+    step = 2 * math.pi / corners
+    return tuple((math.cos(i * step), math.sin(i * step)) for i in range(corners))
+
+
 def ring(centre: tuple[float, float], rx: float, ry: float, corners: int = 10):
     """Outline of an ellipse as a list of points."""
     x, y = centre
-    step = 2 * math.pi / corners
-    return [
-        (x + rx * math.cos(i * step), y + ry * math.sin(i * step))
-        for i in range(corners)
-    ]
+    return [(x + rx * c, y + ry * s) for c, s in _circle(corners)]
