@@ -1,6 +1,6 @@
 """CamVid day to dusk: oracle. Settings: tufl_jax/presets.py.
 
-    CAMVID=FOLDER RESNET18=FILE python -m tufl_jax.main --config configs/camvid_oracle.py
+CAMVID=FOLDER RESNET18=FILE python -m tufl_jax.main --config configs/camvid_oracle.py
 """
 
 from tufl_jax import presets

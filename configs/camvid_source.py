@@ -1,6 +1,6 @@
 """CamVid day to dusk: source. Settings: tufl_jax/presets.py.
 
-    CAMVID=FOLDER RESNET18=FILE python -m tufl_jax.main --config configs/camvid_source.py
+CAMVID=FOLDER RESNET18=FILE python -m tufl_jax.main --config configs/camvid_source.py
 """
 
 from tufl_jax import presets

@@ -1,6 +1,6 @@
 """CamVid day to dusk: stage1. Settings: tufl_jax/presets.py.
 
-    CAMVID=FOLDER RESNET18=FILE python -m tufl_jax.main --config configs/camvid_stage1.py
+CAMVID=FOLDER RESNET18=FILE python -m tufl_jax.main --config configs/camvid_stage1.py
 """
 
 from tufl_jax import presets

@@ -1,6 +1,6 @@
 """CamVid day to dusk: stage2. Settings: tufl_jax/presets.py.
 
-    CAMVID=FOLDER RESNET18=FILE python -m tufl_jax.main --config configs/camvid_stage2.py
+CAMVID=FOLDER RESNET18=FILE python -m tufl_jax.main --config configs/camvid_stage2.py
 """
 
 from tufl_jax import presets

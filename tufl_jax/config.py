@@ -107,6 +107,9 @@ def base() -> ConfigDict:
     c.loss.unsupervised = "focal"  # one of UNSUPERVISED; eq. 3-5
     c.loss.gamma = 2.0  # eq. 4 [P]
     c.loss.modulation = "per_class"  # eq. 4; 'argmax' | 'difference' are the release's
+    # Factor of each class's term in all losses [R: 1 / log(1.1 + share of pixels),
+    # twice that for rare classes]; empty: none [P]. It scales what lambda_u weighs.
+    c.loss.class_weights = ()
     c.loss.threshold = "dynamic"  # 'dynamic': eq. 8-9 per class | 'fixed'
     c.loss.lambda_u = 0.05  # weight of the unsupervised loss [P]
     c.loss.lambda_m = 1.0  # weight of the mixing loss [P]
@@ -161,9 +164,7 @@ def run_config(config: ConfigDict, name: str) -> ConfigDict:
     Raises UserError for a run that `config.runs` lacks or a key not in the schema.
     """
     if name not in config.runs:
-        raise UserError(
-            f"recipe names '{name}', which config.runs lacks"
-        )
+        raise UserError(f"recipe names '{name}', which config.runs lacks")
     run = ConfigDict(config.to_dict()).lock()
     changes = config.runs[name].to_dict()
     run.recipe = ()
@@ -245,6 +246,11 @@ def validate(config: ConfigDict) -> None:
     _one_of("loss.modulation", config.loss.modulation, MODULATIONS)
     _one_of("loss.threshold", config.loss.threshold, ("dynamic", "fixed"))
     _one_of("thresholds.variant", config.thresholds.variant, ("paper", "released"))
+    if len(config.loss.class_weights) not in (0, config.num_classes):
+        raise UserError(
+            f"config.loss.class_weights has {len(config.loss.class_weights)} values "
+            f"for {config.num_classes} classes"
+        )
     if not 0.0 < config.thresholds.init < 1.0:
         raise UserError(
             f"config.thresholds.init: {config.thresholds.init} not in (0, 1)"

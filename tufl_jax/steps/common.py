@@ -82,7 +82,9 @@ def supervised_loss(ctx: Context, heads, labels) -> jax.Array:
     valid = labels != losses.IGNORE_LABEL
     return mean_of(
         losses.masked_mean(
-            losses.cross_entropy(logits, labels), valid, axis_name=ctx.axis_name
+            losses.cross_entropy(logits, labels, class_weights=class_weights(ctx)),
+            valid,
+            axis_name=ctx.axis_name,
         )
         for logits in heads
     )
@@ -135,17 +137,30 @@ def unsupervised_loss(ctx: Context, alpha, weak_heads, strong_heads, theta):
 def _unsupervised_values(ctx: Context, weak, strong) -> jax.Array:
     """The per-pixel loss that config.loss.unsupervised names, f32[B, H, W]."""
     config = ctx.config.loss
+    weights = class_weights(ctx)
     if config.unsupervised == "focal":
         return losses.unsupervised_focal(
-            weak, strong, gamma=config.gamma, modulation=config.modulation
+            weak,
+            strong,
+            gamma=config.gamma,
+            modulation=config.modulation,
+            class_weights=weights,
         )
     if config.unsupervised == "neutral":
-        return losses.neutral_cross_entropy(weak, strong)
+        return losses.neutral_cross_entropy(weak, strong, class_weights=weights)
     if config.unsupervised == "confidence":
-        return losses.confidence_entropy(weak, axis_name=ctx.axis_name)
+        return losses.confidence_entropy(
+            weak, class_weights=weights, axis_name=ctx.axis_name
+        )
     if config.unsupervised == "shannon":
-        return losses.shannon_entropy(weak)
-    return losses.maximum_squares(weak)
+        return losses.shannon_entropy(weak, class_weights=weights)
+    return losses.maximum_squares(weak, class_weights=weights)
+
+
+def class_weights(ctx: Context) -> jax.Array | None:
+    """config.loss.class_weights as f32[C], None where it is empty."""
+    weights = ctx.config.loss.class_weights
+    return jnp.asarray(weights, jnp.float32) if weights else None
 
 
 def target_views(ctx: Context, images, keys):

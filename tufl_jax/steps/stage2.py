@@ -7,6 +7,7 @@ from tufl_jax import augment, losses, mixing
 from tufl_jax.steps.common import (
     Context,
     Outputs,
+    class_weights,
     entropy,
     fold,
     forward,
@@ -59,7 +60,10 @@ def loss_fn(params, state, batch, keys, ctx: Context):
         mask, size=config.mixing.boundary_size, weight=config.mixing.boundary_weight
     )
     loss_m = losses.masked_mean(
-        weights * losses.cross_entropy(mixed_heads[0], labels),
+        weights
+        * losses.cross_entropy(
+            mixed_heads[0], labels, class_weights=class_weights(ctx)
+        ),
         labels != losses.IGNORE_LABEL,
         axis_name=ctx.axis_name,
     )
