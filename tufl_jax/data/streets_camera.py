@@ -140,7 +140,9 @@ def develop(pixels: np.ndarray, weather: Weather, dice: Dice) -> np.ndarray:
     image = image.filter(ImageFilter.BoxBlur(dice.between(0.0008, 0.0026) * columns))
 
     oy, ox = dice.count(0, rows), dice.count(0, columns)
-    read = noise[oy : oy + rows, ox : ox + columns] * dice.between(*weather.noise)
+    # smaller pictures average some of the noise away
+    deviation = dice.between(*weather.noise) * min(columns / 512, 1.0) ** 0.25
+    read = noise[oy : oy + rows, ox : ox + columns] * np.float32(deviation)
     read += np.asarray(image) * (1 - dice.between(0.15, 0.5) * corners)
     return _to_bytes(read)
 
