@@ -6,8 +6,8 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from tufl_jax.data.streets_dice import Dice
-from tufl_jax.data.streets_style import Weather
 from tufl_jax.data.streets_view import View
+from tufl_jax.data.streets_weather import Weather
 
 _TILE = 256  # pixels of a ground texture, a power of two
 _METRES = 0.11  # of ground per pixel of it

@@ -3,10 +3,10 @@
 import numpy as np
 
 from tufl_jax.data.streets_dice import Dice
-from tufl_jax.data.streets_objects import LIGHT, POLE, SIGN, VEGETATION
 from tufl_jax.data.streets_view import NEAR, Face, Frame, View, ring
 
-BUILDING, WALL, FENCE = 2, 3, 4
+BUILDING, WALL, FENCE, POLE = 2, 3, 4, 5
+LIGHT, SIGN, VEGETATION = 6, 7, 8
 _PLAIN = 0.0075  # picture widths per metre: houses farther away have no details
 _SMALLEST_BAY = 0.016  # of the picture's width: narrower windows become bands
 

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from PIL import Image, ImageDraw
 
 from tufl_jax.data.streets_dice import Dice
-from tufl_jax.data.streets_style import Style, Weather
+from tufl_jax.data.streets_style import Style
 from tufl_jax.data.streets_view import Frame, Light, Place, Pose, View, ring
+from tufl_jax.data.streets_weather import Weather
 
 ROAD, SIDEWALK, TERRAIN, SKY = 0, 1, 9, 10
 _BREAKS = (2, 4, 7, 11, 16, 23, 32, 45, 62, 85, 115, 160, 250)

@@ -4,7 +4,7 @@ import math
 from functools import partial
 
 from tufl_jax.data import streets_furniture as furniture
-from tufl_jax.data import streets_objects as things
+from tufl_jax.data import streets_people, streets_vehicles
 from tufl_jax.data.streets_scene import ROAD, Scene, Shape
 from tufl_jax.data.streets_view import Place
 
@@ -100,15 +100,21 @@ def _parked(scene: Scene, side: int) -> None:
 
 def _car(scene: Scene, place: Place) -> None:
     paint = partial(
-        things.car, colour=scene.colour("car"), glass=scene.colour("car_glass")
+        streets_vehicles.car,
+        colour=scene.colour("car"),
+        glass=scene.colour("car_glass"),
     )
     scene.add(place, paint, margin=3.0, shape=Shape(4.4, 1.8, 1.3))
 
 
+_RIDDEN = {
+    "bicycle": streets_people.bicycle,
+    "motorcycle": streets_people.motorcycle,
+}
 _VEHICLES = {
-    "bus": (things.bus, "bus", Shape(11.5, 2.5, 3.0)),
-    "truck": (things.truck, "truck", Shape(8.5, 2.5, 3.2)),
-    "tram": (things.tram, "tram", Shape(24.0, 2.4, 3.3)),
+    "bus": (streets_vehicles.bus, "bus", Shape(11.5, 2.5, 3.0)),
+    "truck": (streets_vehicles.truck, "truck", Shape(8.5, 2.5, 3.2)),
+    "tram": (streets_vehicles.tram, "tram", Shape(24.0, 2.4, 3.3)),
 }
 
 
@@ -127,9 +133,10 @@ def traffic(scene: Scene) -> None:
         x = side * max(scene.half * 0.5 - 0.7, 1.5) + dice.between(-0.3, 0.3)
         return Place(x, z, 0.0 if side > 0 else math.pi)
 
-    for name in ("tram", "bus", "truck"):
+    expected = {"tram": style.tram, "bus": style.bus, "truck": style.truck}
+    for name, probability in expected.items():
         draw, colour, shape = _VEHICLES[name]
-        if not dice.chance(getattr(style, name)):
+        if not dice.chance(probability):
             continue
         place = lane(shape.length, 7.0, 32.0, -1 if name == "tram" else None)
         if place is None:
@@ -173,7 +180,9 @@ def people(scene: Scene) -> None:
         if dice.chance(0.12):
             x = dice.between(-scene.half, scene.half)
             z = scene.crossing - 7.0 if scene.crossing else z + 6
-        paint = partial(things.person, clothes=clothes(), skin=scene.colour("skin"))
+        paint = partial(
+            streets_people.person, clothes=clothes(), skin=scene.colour("skin")
+        )
         scene.add(Place(x, z), paint, shape=Shape(0.3, 0.5, 1.7))
     for kind, mean in (
         ("bicycle", style.cyclists),
@@ -191,7 +200,7 @@ def people(scene: Scene) -> None:
 
 
 def _two_wheeler(scene: Scene, kind: str, place: Place) -> None:
-    paint = partial(getattr(things, kind), colour=scene.colour(kind))
+    paint = partial(_RIDDEN[kind], colour=scene.colour(kind))
     if kind == "bicycle":
         paint = partial(paint, gap=tuple(c * 0.8 for c in scene.colours["road"]))
     scene.add(place, paint, shape=Shape(1.6, 0.3, 0.9))
@@ -210,5 +219,7 @@ def _mounted(scene: Scene, kind: str, clothes) -> None:
     place = Place(x, z, heading)
     _two_wheeler(scene, kind, place)
     seat = 0.95 if kind == "bicycle" else 0.85
-    paint = partial(things.rider, clothes=clothes, skin=scene.colour("skin"), seat=seat)
+    paint = partial(
+        streets_people.rider, clothes=clothes, skin=scene.colour("skin"), seat=seat
+    )
     scene.add(place, paint, order=z - 0.01, shape=Shape(0.5, 0.5, 1.7))
