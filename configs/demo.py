@@ -5,7 +5,6 @@ python -m tufl_jax.main --config configs/demo.py
 
 from tufl_jax import config
 
-
 # 1 / log(1.1 + share of the class's pixels in the source), mean 1 over pixels.
 WEIGHTS = (0.64, 2.08, 0.77, 2.53, 2.45, 2.16, 2.55, 2.52, 1.43, 2.41)
 WEIGHTS += (1.17, 2.52, 2.57, 1.65, 2.44, 2.51, 2.54, 2.57, 2.55)
