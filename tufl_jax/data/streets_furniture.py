@@ -1,5 +1,7 @@
 """What is fixed to a rendered street: buildings, walls, fences, trees, poles, signs."""
 
+from functools import lru_cache
+
 import numpy as np
 
 from tufl_jax.data.streets_dice import Dice
@@ -226,12 +228,24 @@ def windows(view: View, dice: Dice, face: Face, floors, bays, glass, *, first=0)
         for gain in (0.8, 0.95, 1.0, 1.15)
     ]
     corner, right, up = np.array((a, b, d))
-    columns = (np.arange(bays)[:, None] + (0.26, 0.74)) / bays
-    rows = (np.arange(first, floors)[:, None] + (0.3, 0.8)) / floors
-    s, t = columns[:, [0, 1, 1, 0]], rows[:, None, [0, 0, 1, 1]]
-    points = corner + s[..., None] * (right - corner) + t[..., None] * (up - corner)
-    points = points.reshape(-1, 4, 3)
+    s, t = _panes(bays, first, floors)
+    points = corner + s * (right - corner) + t * (up - corner)
     if behind:
         points = points[points[..., 2].min(1) > NEAR]
-    for flat in view.grid(points).reshape(-1, 8).tolist():
-        view.paint(flat, dice.pick(shades))
+    flat = view.grid(points)
+    inside = (flat.max(1) > 0).all(1) & (flat.min(1) < (view.columns, view.rows)).all(1)
+    turn = dice.count(0, 3)
+    for i, quad in zip(
+        inside.nonzero()[0].tolist(), flat[inside].reshape(-1, 8).tolist(), strict=True
+    ):
+        view.paint(quad, shades[(turn + i * i // 3) % 4])
+
+
+@lru_cache(maxsize=256)
+def _panes(bays: int, first: int, floors: int) -> tuple[np.ndarray, np.ndarray]:
+    """Corners of all windows on a facade as s and t, each f64[N, 4, 1]."""
+    columns = (np.arange(bays)[:, None] + (0.26, 0.74)) / bays
+    rows = (np.arange(first, floors)[:, None] + (0.3, 0.8)) / floors
+    s = np.tile(columns[:, [0, 1, 1, 0]], (floors - first, 1))
+    t = np.repeat(rows[:, [0, 0, 1, 1]], bays, 0)
+    return s[..., None], t[..., None]
