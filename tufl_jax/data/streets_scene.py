@@ -30,7 +30,7 @@ class Scene:
 
     def __init__(self, style: Style, dice: Dice):
         self.style, self.dice = style, dice
-        self.ground: list[tuple] = []  # (x0, x1, z0, z1, colour name or value, label)
+        self.ground: list[tuple] = []  # (x0, x1, z0, z1, colour, label)
         self.items: list[tuple] = []  # (distance, number, place, margin, painter)
         self.shapes: list[tuple[Place, Shape]] = []
         self.half = dice.between(*style.half_road)
