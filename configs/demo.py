@@ -1,6 +1,6 @@
 """Source, stage 1 and stage 2 on the built-in rendered streets, on a laptop's CPU.
 
-python -m tufl_jax.main --config configs/demo.py
+    python -m tufl_jax.main --config configs/demo.py
 """
 
 from tufl_jax import config
@@ -14,36 +14,45 @@ def get_config():
     """The recipe of `make demo`."""
     c = config.base()
     size = (96, 192)
-    c.model.width = 32
-    c.loss.class_weights = WEIGHTS
-    c.model.batch_norm = "trained"
+    c.model.width = 32  # half of the published width: four times faster
     for domain in (c.data.source, c.data.target):
         domain.size = size
         domain.crop = size
         domain.scales = (1.0,)
         domain.length = 2000
-        domain.batch_size = 4
+        domain.batch_size = 2
     c.data.eval.size = size
     c.data.eval.length = 100
     c.eval.batch_size = 10
-    c.optim.learning_rate = 0.02
-    c.optim.head_multiplier = 1.0
-    c.optim.warmup_steps = 30
-    c.optim.warmup_start = 0.0
-    c.augment.rotation = 10.0
+    c.augment.rotation = 10.0  # 30 degrees turn these wide images too far
+    c.loss.class_weights = WEIGHTS
     c.mixing.min_pixels = 20
-    c.train.num_steps = 300
+    c.optim.learning_rate = 0.03
+    c.optim.head_multiplier = 1.0
+    c.optim.warmup_steps = 20
+    c.optim.warmup_start = 0.0
     c.train.log_every = 20
     c.train.checkpoint_every = 100
-    c.train.eval_every = 100
-    c.train.summary_every = 100
+    c.train.eval_every = 200
+    c.train.summary_every = 200
     c.recipe = ("source", "stage1", "stage2")
     with c.unlocked():
-        c.runs.source = {"stage": "source", "data": {"source": {"batch_size": 8}}}
-        c.runs.stage1 = {"stage": "stage1", "init": {"run": "source"}}
+        c.runs.source = {
+            "stage": "source",
+            "data": {"source": {"batch_size": 4}},
+            "optim": {"learning_rate": 0.1},
+            "augment": {"source": False},
+            "train": {"num_steps": 600},
+        }
+        c.runs.stage1 = {
+            "stage": "stage1",
+            "init": {"run": "source"},
+            "train": {"num_steps": 300},
+        }
         c.runs.stage2 = {
             "stage": "stage2",
             "init": {"run": "source"},
             "teacher": {"run": "stage1"},
+            "train": {"num_steps": 400},
         }
     return c
