@@ -143,7 +143,7 @@ def develop(pixels: np.ndarray, weather: Weather, dice: Dice) -> np.ndarray:
     # smaller pictures average some of the noise away
     deviation = dice.between(*weather.noise) * min(columns / 512, 1.0) ** 0.25
     read = noise[oy : oy + rows, ox : ox + columns] * np.float32(deviation)
-    read += np.asarray(image) * (1 - dice.between(0.15, 0.5) * corners)
+    read += np.asarray(image) * (1 - dice.between(0.1, 0.4) * corners)
     return _to_bytes(read)
 
 
