@@ -79,6 +79,10 @@ class Streets:
     def __len__(self) -> int:
         return self._length
 
+    def fingerprint(self) -> str:
+        """Changes when the labels do."""
+        return f"{self.domain} {self.split} {self.size} {self.seed} {len(self)} v1"
+
     def __getitem__(self, index: int) -> dict:
         """{'image': u8[H, W, 3], 'label': u8[H, W] of 0..18 or 255, 'name': str}."""
         i = operator.index(index)
