@@ -79,7 +79,7 @@ def open_data(config: ConfigDict) -> dict:
 
 
 def open_donors(
-    config: ConfigDict, data: dict, workdir: pathlib.Path
+    config: ConfigDict, data: dict, cache_dir: pathlib.Path | None
 ) -> longtail.Donors | None:
     """The donor stream and class database M_c of stage 2, None elsewhere."""
     if config.stage != "stage2":
@@ -90,7 +90,7 @@ def open_donors(
             data["source"],
             config.num_classes,
             min_pixels=config.mixing.min_pixels,
-            cache_dir=workdir,
+            cache_dir=cache_dir,
         ),
         augmentation(config.data.source),
         per_step=config.mixing.donors_per_step,
@@ -183,11 +183,7 @@ def start_state(
     teacher = None
     if config.stage == "stage2":
         _, teacher = load_run(config, model, "teacher.run", config.teacher.run)
-    bank = None
-    if donors is not None:
-        bank = longtail.donor_bank(
-            donors, per_class=config.mixing.donors_per_class, seed=config.seed
-        )
+    bank = first_bank(config, donors) if donors is not None else None
     new = _create(
         config,
         optimizer,
@@ -196,6 +192,13 @@ def start_state(
         donors=bank,
     )
     return jax.device_put(new, replicated)
+
+
+def first_bank(config: ConfigDict, donors: longtail.Donors) -> dict:
+    """The donor bank before the first step."""
+    return longtail.donor_bank(
+        donors, per_class=config.mixing.donors_per_class, seed=config.seed
+    )
 
 
 def abstract_state(config: ConfigDict, model: nn.Module, optimizer) -> state.TrainState:

@@ -1,0 +1,103 @@
+"""Images a second of the input pipeline alone, the train step alone, and the ratio.
+
+    python benchmarks/throughput.py --config configs/demo.py
+    python benchmarks/throughput.py --config configs/demo.py --height=512 --width=1024
+
+For every stage of a recipe: does the host feed the step? The step is timed on one batch
+that stays on the device. Prints the machine.
+"""
+
+import os
+import platform
+import time
+
+import jax
+from absl import app, flags
+
+from tufl_jax import cli, recipe, startup, steps
+from tufl_jax import state as state_lib
+from tufl_jax.models import init
+from tufl_jax.steps import step as step_lib
+from tufl_jax.steps.common import Context
+
+CONFIG = cli.define_config()
+HEIGHT = flags.DEFINE_integer("height", 0, "Other crop (and street) height.")
+WIDTH = flags.DEFINE_integer("width", 0, "Other crop (and street) width.")
+SECONDS = flags.DEFINE_float("seconds", 10.0, "How long each part is timed.")
+
+
+def main(_) -> None:
+    """Print one line a stage."""
+    config = CONFIG.value
+    device = jax.devices()[0]
+    cores = len(os.sched_getaffinity(0))
+    print(f"{platform.processor() or platform.machine()}, {cores} cores, {device}")
+    print(f"{'stage':8} {'crop':>10} {'pipeline':>10} {'step':>10} {'ratio':>6}")
+    for name in config.recipe:
+        run = recipe.resolve(config, name, "unused")
+        if HEIGHT.value and WIDTH.value:
+            for domain in (run.data.source, run.data.target):
+                domain.size = domain.crop = (HEIGHT.value, WIDTH.value)
+        pipeline, step = measure(run)
+        crop = "{}x{}".format(*run.data.source.crop)
+        print(
+            f"{name:8} {crop:>10} {pipeline:10.1f} {step:10.1f} {pipeline / step:6.2f}"
+        )
+
+
+def measure(run) -> tuple[float, float]:
+    """Images a second (source and target, donors not counted) of pipeline and step."""
+    data = startup.open_data(run)
+    donors = None
+    if run.stage == "stage2":
+        donors = startup.open_donors(run, data, None)
+    batches = startup.open_batches(run, data, donors, 0)
+    try:
+        images = sum(
+            len(v)
+            for k, v in next(batches).items()
+            if k in ("source_image", "target_image")
+        )
+        pipeline = rate(lambda: next(batches))
+        batch = next(batches)
+    finally:
+        batches.close()
+    model = startup.build_model(run)
+    optimizer, _ = startup.build_optimizer(run, model)
+    mesh = step_lib.make_mesh()
+    variables = init(model, jax.random.key(0))
+    state = state_lib.create(
+        variables,
+        optimizer,
+        num_classes=run.num_classes,
+        initial_threshold=run.thresholds.init,
+        metrics=steps.STAGES[run.stage].METRICS,
+        teacher=variables if donors else None,
+        donors=startup.first_bank(run, donors) if donors else None,
+    )
+    state = step_lib.replicate(state, mesh)
+    batch = step_lib.put_batch(batch, mesh)
+    step = step_lib.make_train_step(
+        steps.STAGES[run.stage].loss_fn, Context(run, model), optimizer, mesh
+    )
+
+    def one():
+        nonlocal state
+        state, _ = step(state, batch)
+        jax.block_until_ready(state.step)
+
+    one()
+    return images * pipeline, images * rate(one)
+
+
+def rate(action) -> float:
+    """Calls a second over --seconds, at least three."""
+    start, count = time.perf_counter(), 0
+    while count < 3 or time.perf_counter() - start < SECONDS.value:
+        action()
+        count += 1
+    return count / (time.perf_counter() - start)
+
+
+if __name__ == "__main__":
+    app.run(cli.guarded(main), flags_parser=cli.parse_flags)
