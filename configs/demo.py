@@ -1,6 +1,6 @@
 """Source, stage 1 and stage 2 on the built-in rendered streets, on a laptop's CPU.
 
-    python -m tufl_jax.main --config configs/demo.py
+python -m tufl_jax.main --config configs/demo.py
 """
 
 from tufl_jax import config
@@ -19,7 +19,7 @@ def get_config():
         domain.size = size
         domain.crop = size
         domain.scales = (1.0,)
-        domain.length = 2000
+        domain.length = 1000
         domain.batch_size = 2
     c.data.eval.size = size
     c.data.eval.length = 100
@@ -27,7 +27,9 @@ def get_config():
     c.augment.rotation = 10.0  # 30 degrees turn these wide images too far
     c.loss.class_weights = WEIGHTS
     c.mixing.min_pixels = 20
-    c.optim.learning_rate = 0.03
+    c.optim.name = "adamw"  # SGD needs several times the steps from random weights
+    c.optim.weight_decay = 1e-4
+    c.optim.learning_rate = 2e-3
     c.optim.head_multiplier = 1.0
     c.optim.warmup_steps = 20
     c.optim.warmup_start = 0.0
@@ -40,19 +42,19 @@ def get_config():
         c.runs.source = {
             "stage": "source",
             "data": {"source": {"batch_size": 4}},
-            "optim": {"learning_rate": 0.1},
+            "optim": {"learning_rate": 3e-3},
             "augment": {"source": False},
-            "train": {"num_steps": 600},
+            "train": {"num_steps": 400},
         }
         c.runs.stage1 = {
             "stage": "stage1",
             "init": {"run": "source"},
-            "train": {"num_steps": 300},
+            "train": {"num_steps": 400},
         }
         c.runs.stage2 = {
             "stage": "stage2",
             "init": {"run": "source"},
             "teacher": {"run": "stage1"},
-            "train": {"num_steps": 400},
+            "train": {"num_steps": 600},
         }
     return c

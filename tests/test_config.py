@@ -78,12 +78,17 @@ def test_a_run_with_a_wrong_key_is_refused():
 
 def test_differences_name_settings_but_not_places():
     config = config_lib.base()
+    config.data.source.root = "here"
     saved = config_lib.as_json(config)
     config.data.num_threads = 7
     config.data.source.root = "elsewhere"
     assert config_lib.differences(saved, config) == []
+    config.init.pretrained = "given"
     config.loss.gamma = 3.0
-    assert config_lib.differences(saved, config) == ["loss.gamma: 2.0 there, 3.0 here"]
+    assert config_lib.differences(saved, config) == [
+        "init.pretrained: False there, True here",
+        "loss.gamma: 2.0 there, 3.0 here",
+    ]
 
 
 def test_paths_expand_variables(monkeypatch):

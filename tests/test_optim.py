@@ -85,3 +85,27 @@ def test_sgd_matches_a_loop():
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), params, expected
     )
+
+
+def test_adamw_matches_a_loop():
+    rng = np.random.default_rng(1)
+    params = {"head": {"kernel": rng.standard_normal((2, 2)).astype(np.float32)}}
+    optimizer = optim.adamw(
+        lambda step: 0.01,
+        momentum=0.8,
+        weight_decay=0.1,
+        head_modules=("head",),
+        head_multiplier=3.0,
+    )
+    state = optimizer.init(params)
+    value = np.float64(params["head"]["kernel"])
+    first, second = np.zeros_like(value), np.zeros_like(value)
+    for step in range(1, 4):
+        gradient = rng.standard_normal(value.shape).astype(np.float32)
+        updates, state = optimizer.update({"head": {"kernel": gradient}}, state, params)
+        params = jax.tree.map(np.add, params, updates)
+        first = 0.8 * first + 0.2 * gradient
+        second = 0.999 * second + 0.001 * np.float64(gradient) ** 2
+        move = first / (1 - 0.8**step) / (np.sqrt(second / (1 - 0.999**step)) + 1e-8)
+        value = value - 3.0 * 0.01 * (move + 0.1 * value)
+    np.testing.assert_allclose(params["head"]["kernel"], value, rtol=1e-4)

@@ -16,6 +16,7 @@ from tufl_jax.errors import UserError
 
 STAGES = ("source", "stage1", "stage2")
 BATCH_NORM = ("frozen", "trained")
+OPTIMIZERS = ("sgd", "adamw")
 UNSUPERVISED = ("focal", "neutral", "shannon", "maximum_squares", "confidence")
 
 # Settings that may differ between two starts in one workdir: they change where or
@@ -131,9 +132,10 @@ def base() -> ConfigDict:
     c.mixing.strong = True  # the strong colour chain on the mixed image [R]
 
     c.optim = ConfigDict()
+    c.optim.name = "sgd"  # [P]; 'adamw' for short trainings from random weights
     c.optim.learning_rate = 2.5e-4  # [P], source; 0.5e-5 in stages 1 and 2
     c.optim.head_multiplier = 10.0  # FFM and output heads (upstream BiSeNet)
-    c.optim.momentum = 0.9  # [P]
+    c.optim.momentum = 0.9  # [P]; b1 of adamw
     c.optim.weight_decay = 5e-4  # convolution kernels only [P, R]
     c.optim.warmup_steps = 100  # [P]
     c.optim.warmup_start = 1e-5  # exponential from here [R]; 0: linear from 0
@@ -241,6 +243,7 @@ def validate(config: ConfigDict) -> None:
     _one_of("stage", config.stage, STAGES)
     _one_of("model.batch_norm", config.model.batch_norm, BATCH_NORM)
     _one_of("model.normalization", config.model.normalization, NORMALIZATIONS)
+    _one_of("optim.name", config.optim.name, OPTIMIZERS)
     _one_of("num_classes", config.num_classes, (19, 16, 13))
     _one_of("loss.unsupervised", config.loss.unsupervised, UNSUPERVISED)
     _one_of("loss.modulation", config.loss.modulation, MODULATIONS)

@@ -1,4 +1,4 @@
-"""SGD with momentum, decay and learning-rate groups, and the poly schedule."""
+"""SGD and AdamW with decay and learning-rate groups, and the poly schedule."""
 
 from collections.abc import Sequence
 
@@ -66,20 +66,48 @@ def sgd(
     acts at once.
     """
 
-    def heads(params):
-        return {
-            k: jax.tree.map(lambda _, k=k: k in head_modules, v)
-            for k, v in params.items()
-        }
-
     return optax.chain(
         optax.add_decayed_weights(weight_decay, mask=decayed),
         optax.trace(decay=momentum),
-        optax.masked(optax.scale(head_multiplier), heads),
+        _scale_modules(head_modules, head_multiplier),
         optax.scale_by_learning_rate(schedule),
     )
+
+
+def adamw(
+    schedule: optax.Schedule,
+    *,
+    momentum: float,
+    weight_decay: float,
+    head_modules: Sequence[str] = (),
+    head_multiplier: float = 1.0,
+) -> optax.GradientTransformation:
+    """Adam with decoupled decay (b1 = `momentum`, b2 = 0.999), as later peers use.
+
+    The same groups as `sgd`. Reaches a useful network in far fewer steps when training
+    starts from random weights.
+    """
+    return optax.chain(
+        optax.scale_by_adam(b1=momentum),
+        optax.add_decayed_weights(weight_decay, mask=decayed),
+        _scale_modules(head_modules, head_multiplier),
+        optax.scale_by_learning_rate(schedule),
+    )
+
+
+def _scale_modules(modules: Sequence[str], factor: float):
+    def chosen(params):
+        return {
+            name: jax.tree.map(lambda _, name=name: name in modules, tree)
+            for name, tree in params.items()
+        }
+
+    return optax.masked(optax.scale(factor), chosen)
 
 
 def decayed(params) -> dict:
     """True at the leaves with weight decay: kernels, i.e. arrays of rank 2 or more."""
     return jax.tree.map(lambda x: x.ndim > 1, params)
+
+
+OPTIMIZERS = {"sgd": sgd, "adamw": adamw}

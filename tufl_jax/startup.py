@@ -150,7 +150,7 @@ def build_optimizer(config: ConfigDict, model: nn.Module):
         warmup_start=config.optim.warmup_start,
         power=config.optim.power,
     )
-    optimizer = optim.sgd(
+    optimizer = optim.OPTIMIZERS[config.optim.name](
         schedule,
         momentum=config.optim.momentum,
         weight_decay=config.optim.weight_decay,
