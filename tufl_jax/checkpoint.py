@@ -117,9 +117,7 @@ class Checkpoints:
         one_device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         found = self._newest(ocp.args.StandardRestore(fallback_sharding=one_device))
         if found is None:
-            raise UserError(
-                f"no checkpoint in {self._workdir / FOLDER}: train first"
-            )
+            raise UserError(f"no checkpoint in {self._workdir / FOLDER}: train first")
         step, state = found
         names = ("params", "batch_stats", "thresholds")
         return step, jax.device_get({name: state[name] for name in names})

@@ -100,9 +100,7 @@ class Evaluator:
             )
             confusion = (high << 24) + low
         if not confusion.any():
-            raise UserError(
-                "no labelled pixel in the set of config.data.eval"
-            )
+            raise UserError("no labelled pixel in the set of config.data.eval")
         return Evaluation(confusion, sizes.pop() if len(sizes) == 1 else None)
 
     def predictions(self, variables: dict, indices) -> list[dict]:

@@ -193,7 +193,9 @@ def target_views(ctx: Context, images, keys):
 def source_view(ctx: Context, images, keys) -> jax.Array:
     """Perturbed source images f32[B, H, W, 3] in 0..255."""
     images = images.astype(jnp.float32)
-    return augment.source(keys, images) if ctx.config.augment.source else images
+    return (
+        augment.source(fold(keys, 0), images) if ctx.config.augment.source else images
+    )
 
 
 def entropy(logits) -> jax.Array:
