@@ -167,6 +167,12 @@ def test_errors_are_one_line_and_leave_nothing(uninterrupted, data, tmp_path):
         (tmp_path / "nowhere", [source], "nowhere"),
         (hole, [source], label.name.replace("_gtFine_labelIds.png", "")),
         (data, [source, "--config.data.source.split=tran"], "tran"),
+        (
+            data,
+            ["--config=tests/configs/tiny_recipe.py", "--config.stage=source"],
+            "--config.runs.source.stage",
+        ),
+        (data, [source, "--config.mixing.boundary_size=4"], "boundary_size"),
         (data, [source, "--config.init.run=absent"], "absent"),
         (data, [source, "--config.init.pretrained=absent.pth"], "absent.pth"),
     ]
@@ -176,6 +182,7 @@ def test_errors_are_one_line_and_leave_nothing(uninterrupted, data, tmp_path):
         lines = result.stderr.strip().splitlines()
         assert lines[-1].startswith("error: ") and culprit in lines[-1], result.stderr
         assert "Traceback" not in result.stderr
+        assert not list((tmp_path / "new").rglob("checkpoints/*"))
     other = run(
         data, source, "--config.loss.gamma=3", f"--workdir={workdir / 'source'}"
     )

@@ -35,9 +35,16 @@ def digest(tree) -> dict[str, list]:
 
 
 class Checkpoints:
-    """The checkpoints of one workdir; `close` when done."""
+    """The checkpoints of one workdir; `close` when done.
 
-    def __init__(self, workdir: str | os.PathLike, *, keep: int = 2):
+    `read_only` is for looking into the workdir of another run, which may be running:
+    nothing in it is created, moved or removed.
+    """
+
+    def __init__(
+        self, workdir: str | os.PathLike, *, keep: int = 2, read_only: bool = False
+    ):
+        self._read_only = read_only
         self._workdir = pathlib.Path(workdir).absolute()
         self._keep = keep
         self._manager = self._open()
@@ -45,7 +52,9 @@ class Checkpoints:
     def _open(self) -> ocp.CheckpointManager:
         return ocp.CheckpointManager(
             self._workdir / FOLDER,
-            options=ocp.CheckpointManagerOptions(
+            options=ocp.CheckpointManagerOptions(read_only=True)
+            if self._read_only
+            else ocp.CheckpointManagerOptions(
                 max_to_keep=self._keep, cleanup_tmp_directories=True
             ),
             item_names=("state", "digest"),
@@ -132,7 +141,11 @@ class Checkpoints:
                 )
                 restored = self._manager.restore(step, args=args)
                 _verify(restored.state, restored.digest)
+            except (MemoryError, PermissionError):
+                raise  # says nothing about the checkpoint
             except Exception as error:  # noqa: BLE001 - damage shows as anything
+                if "RESOURCE_EXHAUSTED" in str(error):
+                    raise
                 lines = [x for x in str(error).splitlines() if x.strip()]
                 reasons[step] = (lines or [repr(error)])[0][:160]
                 continue
@@ -142,13 +155,13 @@ class Checkpoints:
             listed = "; ".join(f"step {s}: {r}" for s, r in reasons.items())
             raise UserError(
                 f"no usable checkpoint in {self._workdir / FOLDER} ({listed}); "
-                "delete the folder to start over"
+                "choose another --workdir, or delete this folder to start over"
             )
         return None
 
     def _set_aside(self, reasons: dict[int, str], *, good: int) -> None:
         """Move damaged steps away, so that the run can save them anew."""
-        if not reasons or jax.process_index() > 0:
+        if not reasons or self._read_only:
             return
         self._manager.close()
         folder = self._workdir / DAMAGED

@@ -31,8 +31,16 @@ def parse_flags(argv: list[str]) -> list[str]:
         _fail(_unknown_key(argv) or str(error))
     except (flags.Error, UserError, OSError, TypeError, ValueError) as error:
         _fail(str(error))
-    if flags.FLAGS["config"].value is None:
+    config = flags.FLAGS["config"].value
+    if config is None:
         _fail("no --config given, for example --config configs/demo.py")
+    for key in _overrides(argv):
+        for name in config.recipe:
+            if key in dict(config_lib.flatten(config.runs[name].to_dict())):
+                _fail(
+                    f"the run '{name}' of this recipe sets {key} itself: use "
+                    f"--config.runs.{name}.{key}=VALUE"
+                )
     return rest
 
 
@@ -118,7 +126,7 @@ def _find_config(argument: str) -> str:
     if pathlib.Path(path).is_file():
         return argument
     packaged = pathlib.Path(__file__).parent / "configs" / pathlib.Path(path).name
-    if packaged.is_file():
+    if str(pathlib.Path(path).parent) in ("configs", ".") and packaged.is_file():
         return f"{packaged}{colon}{preset}"
     raise UserError(f"--config: no file {path}")
 
@@ -127,15 +135,18 @@ def _unknown_key(argv: list[str]) -> str:
     """The message for the first --config.KEY that the schema lacks, or ''."""
     schema = config_lib.base()
     known = dict(config_lib.flatten(schema.to_dict()))
-    for argument in argv[1:]:
-        key = argument.lstrip("-").partition("=")[0]
-        if key.startswith("config."):
-            key = key.removeprefix("config.")
-            if key.startswith("runs."):
-                return f"config.{key} is not set in this recipe's config.runs"
-            if key not in known:
-                return str(config_lib.unknown_key(schema, key))
+    for key in _overrides(argv):
+        if key.startswith("runs."):
+            return f"config.{key} is not set in this recipe's config.runs"
+        if key not in known:
+            return str(config_lib.unknown_key(schema, key))
     return ""
+
+
+def _overrides(argv: list[str]) -> list[str]:
+    """The keys of all --config.KEY arguments."""
+    names = [argument.lstrip("-").partition("=")[0] for argument in argv[1:]]
+    return [n.removeprefix("config.") for n in names if n.startswith("config.")]
 
 
 def _fail(message: str) -> None:

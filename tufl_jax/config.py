@@ -273,6 +273,18 @@ def validate(config: ConfigDict) -> None:
             f"config.train.num_steps: {config.train.num_steps} must be more than the "
             f"{config.optim.warmup_steps} of config.optim.warmup_steps"
         )
+    _positive(config)
+    source, target = config.data.source, config.data.target
+    if config.stage != "source" and tuple(source.crop) != tuple(target.crop):
+        raise UserError(
+            f"config.data.target.crop {tuple(target.crop)} must equal "
+            f"config.data.source.crop {tuple(source.crop)}: they share a forward pass"
+        )
+    if config.stage == "stage2" and source.batch_size != target.batch_size:
+        raise UserError(
+            f"stage2 mixes pairs: config.data.source.batch_size {source.batch_size} "
+            f"must equal config.data.target.batch_size {target.batch_size}"
+        )
     if config.stage == "stage2" and not config.teacher.run:
         raise UserError(
             "stage2 needs config.teacher.run: the workdir of a finished stage-1 run"
@@ -281,6 +293,33 @@ def validate(config: ConfigDict) -> None:
 
 NORMALIZATIONS = ("imagenet", "unit", "caffe")
 MODULATIONS = ("per_class", "argmax", "difference")
+
+
+def _positive(config: ConfigDict) -> None:
+    """Refuse counts below their least value and even boundary sizes."""
+    least = {
+        "seed": 0,
+        "data.num_threads": 1,
+        "data.num_workers": 0,
+        "data.source.batch_size": 1,
+        "data.target.batch_size": 1,
+        "eval.batch_size": 1,
+        "mixing.donors_per_class": 1,
+        "mixing.donors_per_step": 1,
+        "mixing.long_tail_draws": 0,
+        "mixing.boundary_size": 1,
+        "optim.warmup_steps": 0,
+        "train.keep_checkpoints": 1,
+        "loss.gamma": 0,
+    }
+    values = dict(flatten(config.to_dict()))
+    for key, smallest in least.items():
+        if values[key] < smallest:
+            raise UserError(f"config.{key}: {values[key]} is less than {smallest}")
+    if config.mixing.boundary_size % 2 == 0:
+        raise UserError(
+            f"config.mixing.boundary_size: {config.mixing.boundary_size} is not odd"
+        )
 
 
 def _one_of(key: str, value, allowed: tuple) -> None:

@@ -141,7 +141,13 @@ def _write(path, arrays):
             if path.endswith(".npz"):
                 np.savez(file, **arrays)
             else:
-                from safetensors.numpy import save
+                try:
+                    from safetensors.numpy import save
+                except ImportError:
+                    raise UserError(
+                        f"{path}: writing .safetensors needs "
+                        "pip install 'tufl-jax[convert]'"
+                    ) from None
 
                 file.write(save(arrays))
             file.flush()

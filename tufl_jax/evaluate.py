@@ -1,34 +1,44 @@
 """Evaluate a finished or running training on the labelled set of its config.
 
     python -m tufl_jax.evaluate --config configs/camvid_stage2.py --workdir runs/s2
+    python -m tufl_jax.evaluate --config configs/demo.py --run stage2
 
-Reads the newest good checkpoint of the workdir, prints IoU per class and writes
-`evaluation.json` there. Another set is a setting away:
+Reads the newest good checkpoint of the workdir (for a run of a recipe, its folder in
+the recipe's), prints IoU per class and writes `evaluation.json` there. Another set is a
+setting away, and then needs a name of its own:
 --config.data.eval.root=FOLDER --output evaluation_night.json
 """
 
+import json
 import pathlib
 
 from absl import app, flags, logging
+from ml_collections import ConfigDict
 
 from tufl_jax import cli, evaluation, recipe, startup
+from tufl_jax import config as config_lib
 from tufl_jax.errors import UserError
 
 CONFIG = cli.define_config()
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run to evaluate.")
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder of the run; default runs/<name of the config file>."
+)
+RUN = flags.DEFINE_string("run", None, "Of a recipe: the run to evaluate.")
 OUTPUT = flags.DEFINE_string("output", "evaluation.json", "File in the workdir.")
 
 
 def main(_) -> None:
     """Evaluate --workdir with --config and print the table."""
     config = CONFIG.value
-    if WORKDIR.value is None:
-        raise UserError("no --workdir given: the folder of the run to evaluate")
+    workdir = pathlib.Path(WORKDIR.value or f"runs/{cli.config_name()}")
     if config.recipe:
-        raise UserError(
-            "this config is a recipe; evaluate one of its runs with that run's config"
-        )
-    workdir = pathlib.Path(WORKDIR.value)
+        if RUN.value not in config.recipe:
+            names = ", ".join(config.recipe)
+            raise UserError(f"this config is a recipe: say --run, one of {names}")
+        config = recipe.resolve(config, RUN.value, workdir)
+        workdir = workdir / RUN.value
+    config_lib.validate(config)
+    check_settings(config, workdir)
     source = startup.open_dataset(config, "eval", labelled=True)
     model = startup.build_model(config)
     step, variables = startup.load_run(config, model, "workdir", workdir)
@@ -38,6 +48,27 @@ def main(_) -> None:
     )
     evaluation.write_json(workdir / OUTPUT.value, result)
     print(recipe.results_table({workdir.name: result}))
+
+
+def check_settings(config: ConfigDict, workdir: pathlib.Path) -> None:
+    """Refuse another network, and other settings that would overwrite the run's result.
+
+    Raises:
+      UserError: as it says.
+    """
+    path = workdir / "config.json"
+    if not path.exists():
+        raise UserError(f"no config.json in {workdir}: it is not the folder of a run")
+    changed = config_lib.differences(json.loads(path.read_text()), config)
+    network = [x for x in changed if x.startswith(("model.", "num_classes"))]
+    if network:
+        raise UserError(f"{workdir} holds another network: {'; '.join(network)}")
+    other = [x for x in changed if x.startswith(("eval.", "data.eval."))]
+    if other and OUTPUT.value == "evaluation.json":
+        raise UserError(
+            f"not as the run was evaluated ({'; '.join(other)}): give the result a "
+            "name of its own with --output"
+        )
 
 
 if __name__ == "__main__":

@@ -174,5 +174,8 @@ def predict(model, variables, images, *, label_size, mode, resize):
 def write_json(path: pathlib.Path, content: dict) -> None:
     """Write JSON so that the file is whole or absent."""
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
+    with open(temporary, "w") as file:
+        file.write(json.dumps(content, indent=2) + "\n")
+        file.flush()
+        os.fsync(file.fileno())  # whole or absent after a power cut, too
     os.replace(temporary, path)

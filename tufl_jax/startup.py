@@ -1,6 +1,9 @@
 """What happens before the first step: workdir, data, network, state."""
 
+import contextlib
+import fcntl
 import json
+import math
 import pathlib
 
 import jax
@@ -14,7 +17,7 @@ from ml_collections import ConfigDict
 
 from tufl_jax import config as config_lib
 from tufl_jax import evaluation, models, optim, state, steps
-from tufl_jax.checkpoint import Checkpoints
+from tufl_jax.checkpoint import FOLDER, Checkpoints
 from tufl_jax.data import longtail, pipeline, sources, transforms
 from tufl_jax.errors import UserError
 from tufl_jax.models import pretrained
@@ -24,8 +27,8 @@ from tufl_jax.steps import step as step_lib
 def check_workdir(config: ConfigDict, workdir: pathlib.Path) -> None:
     """Raise UserError if the workdir was begun with other settings."""
     path = workdir / "config.json"
-    if not path.exists():
-        return
+    if not path.exists() or not has_checkpoint(workdir):
+        return  # a start that failed before its first checkpoint binds nobody
     try:
         saved = json.loads(path.read_text())
     except json.JSONDecodeError as error:
@@ -41,11 +44,48 @@ def check_workdir(config: ConfigDict, workdir: pathlib.Path) -> None:
         )
 
 
-def claim_workdir(config: ConfigDict, workdir: pathlib.Path) -> None:
-    """Create the workdir and save the config in it."""
+def has_checkpoint(workdir: pathlib.Path) -> bool:
+    """Whether the workdir holds a complete checkpoint."""
+    return any(p.name.isdigit() for p in (workdir / FOLDER).glob("*"))
+
+
+@contextlib.contextmanager
+def claimed(config: ConfigDict, workdir: pathlib.Path):
+    """Create the workdir, save the config and keep other trainers out.
+
+    The lock is the operating system's and goes with the process, however it ends.
+
+    Raises:
+      UserError: another process is training there.
+    """
     workdir.mkdir(parents=True, exist_ok=True)
-    if jax.process_index() == 0 and not (workdir / "config.json").exists():
-        evaluation.write_json(workdir / "config.json", config_lib.as_json(config))
+    with open(workdir / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f"another process is training in {workdir}") from None
+        if not has_checkpoint(workdir):
+            evaluation.write_json(workdir / "config.json", config_lib.as_json(config))
+        yield
+
+
+def usable_devices(config: ConfigDict) -> list[jax.Device]:
+    """As many devices as split the batches evenly."""
+    sizes = [config.data.source.batch_size]
+    if config.stage != "source":
+        sizes.append(config.data.target.batch_size)
+    devices = jax.devices()
+    common = math.gcd(*sizes)
+    count = max(n for n in range(1, len(devices) + 1) if common % n == 0)
+    if count < len(devices):
+        logging.warning(
+            "batches of %s use %d of %d devices: choose multiples of %d to use all",
+            sizes,
+            count,
+            len(devices),
+            len(devices),
+        )
+    return devices[:count]
 
 
 def finished(config: ConfigDict, workdir: pathlib.Path) -> dict | None:
@@ -54,8 +94,11 @@ def finished(config: ConfigDict, workdir: pathlib.Path) -> dict | None:
     last = workdir / "checkpoints" / str(config.train.num_steps)
     if not path.exists() or not last.exists():
         return None
-    result = json.loads(path.read_text())
-    return result if result["step"] == config.train.num_steps else None
+    try:
+        result = json.loads(path.read_text())
+    except json.JSONDecodeError:
+        return None  # damaged: the last checkpoint is evaluated again
+    return result if result.get("step") == config.train.num_steps else None
 
 
 def open_dataset(config: ConfigDict, domain: str, *, labelled: bool):
@@ -264,7 +307,7 @@ def load_run(
     path = pathlib.Path(config_lib.expand(str(workdir), key=key))
     if not (path / "checkpoints").is_dir():
         raise UserError(f"{key}: no checkpoints in {path}; train that run first")
-    others = Checkpoints(path)
+    others = Checkpoints(path, read_only=True)
     try:
         step, variables = others.restore_variables()
     finally:

@@ -1,5 +1,6 @@
 """The one training loop."""
 
+import contextlib
 import dataclasses
 import pathlib
 import resource
@@ -42,6 +43,8 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> dict:
       Preempted: after SIGTERM or SIGINT, when the state is saved.
     """
     config_lib.validate(config)
+    if jax.process_count() > 1:
+        raise UserError("training runs in one process; it uses all of its devices")
     workdir = pathlib.Path(workdir)
     startup.check_workdir(config, workdir)
     done = startup.finished(config, workdir)
@@ -49,20 +52,22 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> dict:
         logging.info("%s: finished at step %d, nothing to do", workdir, done["step"])
         return done
     data = startup.open_data(config)
-    startup.claim_workdir(config, workdir)
-
     model = startup.build_model(config)
     optimizer, schedule = startup.build_optimizer(config, model)
-    mesh = step_lib.make_mesh()
-    donors = startup.open_donors(config, data, workdir)
-    checkpoints = Checkpoints(workdir, keep=config.train.keep_checkpoints)
-    writer = Writer(workdir, just_logging=jax.process_index() > 0)
-    batches = None
-    try:
+    mesh = step_lib.make_mesh(startup.usable_devices(config))
+    with contextlib.ExitStack() as open_things:
+        open_things.enter_context(startup.claimed(config, workdir))
+        donors = startup.open_donors(config, data, workdir)
+        checkpoints = Checkpoints(workdir, keep=config.train.keep_checkpoints)
+        open_things.callback(checkpoints.close)
         state = startup.start_state(config, model, optimizer, checkpoints, donors, mesh)
         first = int(jax.device_get(state.step))
+        writer = Writer(workdir)
+        open_things.callback(writer.close)
         writer.rewind(first)
+        writer.write_hparams(dict(config_lib.flatten(config_lib.as_json(config))))
         batches = startup.open_batches(config, data, donors, first)
+        open_things.callback(batches.close)
         stage = steps.STAGES[config.stage]
         loop = Loop(
             config=config,
@@ -77,11 +82,6 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> dict:
             writer=writer,
         )
         return loop.run(state, batches)
-    finally:
-        if batches is not None:
-            batches.close()
-        writer.close()
-        checkpoints.close()
 
 
 @dataclasses.dataclass
@@ -115,23 +115,28 @@ class Loop:
                     state, images = self.step(state, batch)
                 n += 1
                 last = n == every.num_steps
-                if clock.started is None:
-                    jax.block_until_ready(state.step)  # leave compilation out
-                    clock.start(n)
+                paused = clock.started is None  # the first step: compilation
                 if n % every.log_every == 0 or last:
                     scalars = self.log(state, n, clock)
                     if last or (every.eval_every and n % every.eval_every == 0):
                         result = self.evaluate(state, n, scalars)
-                    self.writer.write_scalars(n, scalars, clock.performance)
+                        paused = True
+                    self.writer.write_scalars(n, scalars, clock.performance or None)
                 elif every.eval_every and n % every.eval_every == 0:
                     scalars = {}
                     result = self.evaluate(state, n, scalars)
                     self.writer.write_scalars(n, scalars, None)
+                    paused = True
                 if every.summary_every and (n % every.summary_every == 0 or n == 1):
                     self.writer.write_images(n, summary_images(images, self.config))
+                    paused = True
                 if n % every.checkpoint_every == 0 or last or stop.requested:
                     self.save(state)
-                if stop.requested and not last:
+                    paused = True
+                if paused:
+                    jax.block_until_ready(state.step)
+                    clock.start(n)
+                if stop.requested:
                     self.checkpoints.wait()
                     raise Preempted(f"stopped by {stop.requested} at step {n}, saved")
         if result is None:  # the last checkpoint was there, evaluation.json not
@@ -155,13 +160,12 @@ class Loop:
         clock.tick(n)
         shown = [f"{k} {scalars[k]:.4f}" for k in sums if k in scalars]
         logging.info(
-            "%s step %d/%d  %s  %.1f images/s  ETA %s",
+            "%s step %d/%d  %s  %s",
             self.config.stage,
             n,
             self.config.train.num_steps,
             "  ".join(shown),
-            clock.performance["images_per_second"],
-            clock.eta(n),
+            clock.report(n),
         )
         return scalars
 
@@ -172,7 +176,8 @@ class Loop:
             raise UserError(
                 f"the loss is not finite since step {bad_step} "
                 f"({', '.join(f'{k} {v}' for k, v in scalars.items())}); nothing was "
-                "saved after it: lower config.optim.learning_rate and run again"
+                "saved after it: try a lower config.optim.learning_rate in a new "
+                "--workdir"
             )
 
     def evaluate(self, state, n: int, scalars: dict) -> dict:
@@ -206,7 +211,7 @@ class Loop:
 
 
 class Clock:
-    """Throughput and time left, without evaluation and compilation."""
+    """Throughput and time left; compiling, evaluating and saving do not count."""
 
     def __init__(self, config: ConfigDict, step: int):
         data = config.data
@@ -225,8 +230,10 @@ class Clock:
 
     def tick(self, step: int) -> None:
         """End the window at `step` (its device work is done) and begin the next."""
+        if self.started is None or step == self._step:
+            return
         seconds = time.monotonic() - self.started
-        steps_done = max(step - self._step, 1)
+        steps_done = step - self._step
         self._seconds_per_step = seconds / steps_done
         self.performance = {
             "images_per_second": self._images * steps_done / max(seconds, 1e-9),
@@ -235,8 +242,14 @@ class Clock:
         }
         self.start(step)
 
-    def eta(self, step: int) -> str:
-        """Time left as [h:]mm:ss."""
+    def report(self, step: int) -> str:
+        """Images a second and time left, once a window has ended."""
+        if not self.performance:
+            return ""
+        speed = self.performance["images_per_second"]
+        return f"{speed:.1f} images/s  ETA {self._eta(step)}"
+
+    def _eta(self, step: int) -> str:
         left = int((self._total - step) * self._seconds_per_step)
         hours, minutes = left // 3600, left // 60 % 60
         return (

@@ -97,8 +97,13 @@ def _read_npz(path):
 
 def _read_safetensors(path):
     # The library's own errors are not ValueErrors.
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+    try:
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+    except ImportError:
+        raise UserError(
+            f"{path}: reading .safetensors needs pip install 'tufl-jax[convert]'"
+        ) from None
 
     try:
         return load_file(path)
