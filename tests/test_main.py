@@ -180,7 +180,8 @@ def test_errors_are_one_line_and_leave_nothing(uninterrupted, data, tmp_path):
         result = run(folder, *arguments, f"--workdir={tmp_path / 'new'}")
         assert result.returncode == 1, (arguments, result.stderr)
         lines = result.stderr.strip().splitlines()
-        assert lines[-1].startswith("error: ") and culprit in lines[-1], result.stderr
+        errors = [line for line in lines if line.startswith("error: ")]
+        assert len(errors) == 1 and culprit in errors[0], result.stderr
         assert "Traceback" not in result.stderr
         assert not list((tmp_path / "new").rglob("checkpoints/*"))
     other = run(

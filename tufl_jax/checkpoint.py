@@ -185,6 +185,7 @@ class Checkpoints:
 
     def close(self) -> None:
         """Wait for the last save and release the threads."""
+        self._manager.wait_until_finished()
         self._manager.close()
 
 
