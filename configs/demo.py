@@ -45,17 +45,18 @@ def get_config():
             "data": {"source": {"batch_size": 4}},
             "optim": {"learning_rate": 3e-3},
             "augment": {"source": False},
-            "train": {"num_steps": 300},
+            "train": {"num_steps": 250},
         }
         c.runs.stage1 = {
             "stage": "stage1",
             "init": {"run": "source"},
-            "train": {"num_steps": 400},
+            "train": {"num_steps": 450},
         }
         c.runs.stage2 = {
             "stage": "stage2",
             "init": {"run": "source"},
             "teacher": {"run": "stage1"},
-            "train": {"num_steps": 600},
+            "optim": {"learning_rate": 3e-3},
+            "train": {"num_steps": 850},
         }
     return c
