@@ -82,11 +82,11 @@ def guarded(main: Callable) -> Callable:
 
 
 def set_up_logging() -> None:
-    """Time and message on stderr; libraries only from warnings on."""
+    """Time and message on stderr; libraries only when they fail."""
     logging.use_absl_handler()
     logging.set_verbosity(logging.INFO)
     logging.get_absl_handler().setFormatter(_Formatter())
-    logging.get_absl_handler().addFilter(_own_or_warning)
+    logging.get_absl_handler().addFilter(_own_or_error)
 
 
 class _Formatter(logging.PythonFormatter):
@@ -96,9 +96,9 @@ class _Formatter(logging.PythonFormatter):
         return f"{self.formatTime(record, self.datefmt)} {level}{record.getMessage()}"
 
 
-def _own_or_warning(record) -> bool:
+def _own_or_error(record) -> bool:
     own = f"{os.sep}tufl_jax{os.sep}" in record.pathname
-    return own or record.levelno >= 30  # logging.WARNING of the standard library
+    return own or record.levelno >= 40  # logging.ERROR of the standard library
 
 
 def set_up_compilation_cache() -> None:
