@@ -37,7 +37,7 @@ def test_wrong_type_names_the_key():
     "key, value, message",
     [
         ("stage", "stage3", "'source', 'stage1', 'stage2'"),
-        ("model.batch_norm", "sync", "'frozen', 'trained'"),
+        ("model.batch_norm", "sync", "'frozen', 'trained', 'per_domain'"),
         ("loss.unsupervised", "focl", "'focal'"),
         ("loss.modulation", "scalar", "'per_class'"),
         ("loss.threshold", "adaptive", "'dynamic', 'fixed'"),

@@ -186,7 +186,7 @@ def test_build(root):
             "root": str(root),
             "split": "train",
             "length": 3,
-            "size": (16, 32),
+            "size": (32, 64),
             "start": 0.0,
             "stop": 0.5,
         }
@@ -212,7 +212,7 @@ def test_streets_with_fewer_classes():
             "root": "",
             "split": "train",
             "length": 2,
-            "size": (24, 48),
+            "size": (32, 64),
             "start": 0.0,
             "stop": 1.0,
         }

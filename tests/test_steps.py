@@ -12,7 +12,7 @@ from tufl_jax import models, startup, steps
 from tufl_jax import state as state_lib
 from tufl_jax.steps import stage2
 from tufl_jax.steps import step as step_lib
-from tufl_jax.steps.common import Context
+from tufl_jax.steps.common import Context, forward
 
 STEPS = 3
 
@@ -200,3 +200,35 @@ def test_a_loss_that_is_not_finite_is_marked_with_its_step():
     for batch in make_batches("source"):
         state, _ = step(state, step_lib.put_batch(batch, mesh))
     assert int(state.bad_step) == 1
+
+
+def test_per_domain_normalises_each_domain_by_its_own_statistics():
+    config = tiny_config("stage1", model__batch_norm="per_domain")
+    model = startup.build_model(config).clone(axis_name=None)
+    ctx = Context(config, model)
+    variables = models.init(model, jax.random.key(0))
+    rng = np.random.default_rng(6)
+    source, weak, strong = (jnp.float32(blocks(rng, 2)[0]) for _ in range(3))
+
+    @jax.jit
+    def apply(source, weak, strong):
+        return forward(
+            ctx,
+            variables["params"],
+            variables["batch_stats"],
+            [source],
+            [weak, strong],
+        )
+
+    batches, statistics = apply(source, weak, strong)
+    others, same = apply(source * 0.5, weak, strong)
+    assert [len(heads[0]) for heads in batches] == [2, 2, 2]
+    # Another source changes neither the target's logits nor the running averages.
+    jax.tree.map(np.testing.assert_array_equal, statistics, same)
+    for before, after in zip(batches[1:], others[1:], strict=True):
+        jax.tree.map(np.testing.assert_array_equal, before, after)
+    assert not np.array_equal(batches[0][0], others[0][0])
+    # Another target changes the running averages.
+    _, moved = apply(source, weak * 0.5, strong)
+    name = statistics["cp"]["resnet"]["bn1"]["mean"]
+    assert not np.array_equal(name, moved["cp"]["resnet"]["bn1"]["mean"])

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict, config_dict
 from tufl_jax.errors import UserError
 
 STAGES = ("source", "stage1", "stage2")
-BATCH_NORM = ("frozen", "trained")
+BATCH_NORM = ("frozen", "trained", "per_domain")
 OPTIMIZERS = ("sgd", "adamw")
 UNSUPERVISED = ("focal", "neutral", "shannon", "maximum_squares", "confidence")
 
@@ -81,7 +81,8 @@ def base() -> ConfigDict:
     c.model.activation = "leaky_relu"  # slope 0.01 [R]; 'relu' for newer BiSeNets
     c.model.normalization = "imagenet"  # input convention: imagenet | unit | caffe
     # 'frozen': running statistics fixed, scale and offset trained [R];
-    # 'trained': statistics of the whole batch on all devices.
+    # 'trained': statistics of the whole batch on all devices; 'per_domain': source and
+    # target images apart, running averages of the target (separate passes: ProDA).
     c.model.batch_norm = "trained"
 
     c.init = ConfigDict()

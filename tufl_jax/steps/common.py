@@ -50,28 +50,43 @@ def fold(keys: jax.Array, tag: int) -> jax.Array:
     return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, tag)
 
 
-def forward(ctx: Context, params, batch_stats, *images: jax.Array):
-    """Logits of several batches of equal image size in one forward pass.
+def forward(ctx: Context, params, batch_stats, source=(), target=()):
+    """Logits of several batches of equal image size.
+
+    One forward pass over all of them, or with batch_norm 'per_domain' one for each
+    domain: each is then normalised by its own statistics, and the running averages are
+    those of the target (of the source where there is no target).
 
     Args:
       ctx: see Context.
       params, batch_stats: variables of the network.
-      *images: f32[B_i, H, W, 3] in 0..255.
+      source, target: sequences of f32[B_i, H, W, 3] in 0..255.
 
     Returns:
-      One list per batch with the logits f32[B_i, H, W, C] of every head, main head
-      first, and the new batch statistics.
+      One list per batch, source first, with the logits f32[B_i, H, W, C] of every head,
+      main head first; and the new batch statistics.
     """
+    if ctx.config.model.batch_norm != "per_domain":
+        return _forward(ctx, params, batch_stats, [*source, *target])
+    results = []
+    updated = batch_stats
+    for images in filter(None, (source, target)):
+        heads, updated = _forward(ctx, params, batch_stats, images)
+        results += heads
+    return results, updated
+
+
+def _forward(ctx: Context, params, batch_stats, images):
     config = ctx.config.model
     joined = augment.normalize(jnp.concatenate(images), mode=config.normalization)
     variables = {"params": params, "batch_stats": batch_stats}
-    if config.batch_norm == "trained":
+    if config.batch_norm == "frozen":
+        heads = ctx.model.apply(variables, joined, train=False)
+    else:
         heads, updated = ctx.model.apply(
             variables, joined, train=True, mutable=["batch_stats"]
         )
         batch_stats = updated["batch_stats"]
-    else:
-        heads = ctx.model.apply(variables, joined, train=False)
     ends = [sum(len(x) for x in images[: i + 1]) for i in range(len(images))]
     split = [jnp.split(logits, ends[:-1]) for logits in heads]
     return [list(batch) for batch in zip(*split, strict=True)], batch_stats
