@@ -14,13 +14,14 @@ def get_config():
     """The recipe of `make demo`."""
     c = config.base()
     size = (96, 192)
-    c.model.width = 32  # half of the published width: four times faster
+    c.model.width = 24  # of 64: several times faster
+    c.model.batch_norm = "per_domain"
     for domain in (c.data.source, c.data.target):
         domain.size = size
         domain.crop = size
         domain.scales = (1.0,)
         domain.length = 1000
-        domain.batch_size = 2
+        domain.batch_size = 3
     c.data.eval.size = size
     c.data.eval.length = 100
     c.eval.batch_size = 10
@@ -57,6 +58,6 @@ def get_config():
             "init": {"run": "source"},
             "teacher": {"run": "stage1"},
             "optim": {"learning_rate": 3e-3},
-            "train": {"num_steps": 850},
+            "train": {"num_steps": 800},
         }
     return c

@@ -91,9 +91,11 @@ def draw(donors: Donors, class_id: int, rng: np.random.Generator) -> dict:
     Raises:
         UserError: the class is lost in the resizing, many times in a row.
     """
-    for _ in range(_TRIES):
+    largest = dataclasses.replace(donors.augment, scales=(max(donors.augment.scales),))
+    # A thin class may vanish at a small scale: the last tries shrink the least.
+    for augment in [donors.augment] * _TRIES + [largest] * _TRIES:
         index = int(rng.choice(donors.database[class_id]))
-        view = donors.augment(donors.source[index], rng, contains=class_id)
+        view = augment(donors.source[index], rng, contains=class_id)
         if view is not None:
             return view
     raise UserError(
