@@ -14,14 +14,13 @@ def get_config():
     """The recipe of `make demo`."""
     c = config.base()
     size = (96, 192)
-    c.model.width = 24  # of 64: several times faster
-    c.model.batch_norm = "per_domain"
+    c.model.width = 32  # half of the published width: four times faster
     for domain in (c.data.source, c.data.target):
         domain.size = size
         domain.crop = size
         domain.scales = (1.0,)
         domain.length = 1000
-        domain.batch_size = 3
+        domain.batch_size = 2
     c.data.eval.size = size
     c.data.eval.length = 100
     c.eval.batch_size = 10
@@ -58,6 +57,6 @@ def get_config():
             "init": {"run": "source"},
             "teacher": {"run": "stage1"},
             "optim": {"learning_rate": 3e-3},
-            "train": {"num_steps": 800},
+            "train": {"num_steps": 850},
         }
     return c
