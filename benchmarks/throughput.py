@@ -8,6 +8,7 @@ that stays on the device. Prints the machine.
 """
 
 import os
+import pathlib
 import platform
 import time
 
@@ -34,7 +35,7 @@ def main(_) -> None:
     print(f"{platform.processor() or platform.machine()}, {cores} cores, {device}")
     print(f"{'stage':8} {'crop':>10} {'pipeline':>10} {'step':>10} {'ratio':>6}")
     for name in config.recipe:
-        run = recipe.resolve(config, name, "unused")
+        run = recipe.resolve(config, name, pathlib.Path("unused"))
         if HEIGHT.value and WIDTH.value:
             for domain in (run.data.source, run.data.target):
                 domain.size = domain.crop = (HEIGHT.value, WIDTH.value)
