@@ -14,7 +14,7 @@ def get_config():
     """The recipe of `make demo`."""
     c = config.base()
     size = (96, 192)
-    c.model.width = 32  # half of the published width: four times faster
+    c.model.width = 32  # of 64: about three times faster on a CPU
     for domain in (c.data.source, c.data.target):
         domain.size = size
         domain.crop = size
@@ -28,7 +28,7 @@ def get_config():
     c.loss.class_weights = WEIGHTS
     c.mixing.min_pixels = 20
     c.mixing.strong = False  # a short training learns faster from plain mixtures
-    c.optim.name = "adamw"  # SGD needs several times the steps from random weights
+    c.optim.name = "adamw"  # learns more in 200 steps than SGD does here
     c.optim.weight_decay = 1e-4
     c.optim.learning_rate = 2e-3
     c.optim.head_multiplier = 1.0

@@ -84,8 +84,7 @@ def adamw(
 ) -> optax.GradientTransformation:
     """Adam with decoupled decay (b1 = `momentum`, b2 = 0.999), as later peers use.
 
-    The same groups as `sgd`. Reaches a useful network in far fewer steps when training
-    starts from random weights.
+    The same groups as `sgd`.
     """
     return optax.chain(
         optax.scale_by_adam(b1=momentum),
