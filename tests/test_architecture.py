@@ -14,7 +14,7 @@ import pytest
 PACKAGE = "tufl_jax"
 ROOT = pathlib.Path(__file__).parents[1] / PACKAGE
 FLOORS = (
-    {"", "errors", "labels", "config", "presets"},
+    {"", "errors", "labels", "config", "validation", "presets"},
     {"ops"},
     {"losses", "thresholds", "mixing", "augment", "metrics"},
     {"models"},
@@ -22,7 +22,7 @@ FLOORS = (
     {"state", "optim", "checkpoint", "events", "writer", "pictures"},
     {"steps"},
     {"evaluation"},
-    {"startup", "train"},
+    {"startup", "workdir", "train"},
 )
 COMMANDS = len(FLOORS)
 NEVER_AT_IMPORT = {"tensorflow", "torch"}

@@ -4,12 +4,13 @@ import pytest
 from ml_collections import ConfigDict
 
 from tufl_jax import config as config_lib
+from tufl_jax import validation
 from tufl_jax.errors import UserError
 
 
 def test_base_is_locked_and_valid():
     config = config_lib.base()
-    config_lib.validate(config)
+    validation.validate(config)
     with pytest.raises(AttributeError):
         config.optim.lr = 1.0
 
@@ -53,7 +54,7 @@ def test_impossible_values_are_refused(key, value, message):
     config = config_lib.base()
     config_lib.set_key(config, key, value)
     with pytest.raises(UserError, match=message):
-        config_lib.validate(config)
+        validation.validate(config)
 
 
 def test_a_run_is_the_base_with_its_changes():

@@ -15,7 +15,7 @@ import pathlib
 from absl import app, flags, logging
 from ml_collections import ConfigDict
 
-from tufl_jax import cli, evaluation, recipe, startup
+from tufl_jax import cli, evaluation, recipe, startup, validation
 from tufl_jax import config as config_lib
 from tufl_jax.errors import UserError
 
@@ -37,7 +37,7 @@ def main(_) -> None:
             raise UserError(f"this config is a recipe: say --run, one of {names}")
         config = recipe.resolve(config, RUN.value, workdir)
         workdir = workdir / RUN.value
-    config_lib.validate(config)
+    validation.validate(config)
     check_settings(config, workdir)
     source = startup.open_dataset(config, "eval", labelled=True)
     model = startup.build_model(config)

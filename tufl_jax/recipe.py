@@ -6,7 +6,8 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from tufl_jax import config as config_lib
-from tufl_jax import evaluation, labels, pictures, startup, train
+from tufl_jax import evaluation, labels, pictures, startup, train, validation
+from tufl_jax import workdir as workdirs
 
 SHEET_ROWS = 6
 
@@ -26,8 +27,8 @@ def run_recipe(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, dic
     workdir = pathlib.Path(workdir)
     runs = {name: resolve(config, name, workdir) for name in config.recipe}
     for name, run in runs.items():
-        config_lib.validate(run)
-        startup.check_workdir(run, workdir / name)
+        validation.validate(run)
+        workdirs.check_workdir(run, workdir / name)
         startup.open_data(run)
     results = {}
     for name, run in runs.items():

@@ -15,7 +15,8 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from tufl_jax import config as config_lib
-from tufl_jax import evaluation, labels, pictures, startup, steps
+from tufl_jax import evaluation, labels, pictures, startup, steps, validation
+from tufl_jax import workdir as workdirs
 from tufl_jax.checkpoint import Checkpoints
 from tufl_jax.errors import UserError
 from tufl_jax.steps import step as step_lib
@@ -42,12 +43,12 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> dict:
       UserError: anything the user can mend.
       Preempted: after SIGTERM or SIGINT, when the state is saved.
     """
-    config_lib.validate(config)
+    validation.validate(config)
     if jax.process_count() > 1:
         raise UserError("training runs in one process; it uses all of its devices")
     workdir = pathlib.Path(workdir)
-    startup.check_workdir(config, workdir)
-    done = startup.finished(config, workdir)
+    workdirs.check_workdir(config, workdir)
+    done = workdirs.finished(config, workdir)
     if done:
         logging.info("%s: finished at step %d, nothing to do", workdir, done["step"])
         return done
@@ -56,7 +57,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> dict:
     optimizer, schedule = startup.build_optimizer(config, model)
     mesh = step_lib.make_mesh(startup.usable_devices(config))
     with contextlib.ExitStack() as open_things:
-        open_things.enter_context(startup.claimed(config, workdir))
+        open_things.enter_context(workdirs.claimed(config, workdir))
         donors = startup.open_donors(config, data, workdir)
         checkpoints = Checkpoints(workdir, keep=config.train.keep_checkpoints)
         open_things.callback(checkpoints.close)
