@@ -15,6 +15,15 @@ from tufl_jax.train import Preempted
 
 EXIT_PREEMPTED = 143  # as a process that died from SIGTERM
 
+# A run of several processes: these three in the environment of each. launch/ sets them.
+_ADDRESS, _COUNT, _INDEX = (
+    "JAX_COORDINATOR_ADDRESS",  # host:port of process 0
+    "JAX_NUM_PROCESSES",
+    "JAX_PROCESS_ID",
+)
+_HEARTBEAT_SECONDS = 30  # after this long without news a process counts as dead
+_LOST_CONTACT = ("Gloo", "NCCL", "UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED")
+
 
 def define_config():
     """The --config flag with its --config.KEY=VALUE overrides."""
@@ -56,6 +65,7 @@ def guarded(main: Callable) -> Callable:
     def run(argv: list[str]) -> None:
         set_up_logging()
         set_up_compilation_cache()
+        set_up_processes()
         if argv[1:]:
             _fail(f"unexpected argument '{argv[1]}': settings are --config.KEY=VALUE")
         try:
@@ -67,12 +77,18 @@ def guarded(main: Callable) -> Callable:
             logging.flush()
             sys.exit(EXIT_PREEMPTED)
         except jax.errors.JaxRuntimeError as error:
-            if "RESOURCE_EXHAUSTED" not in str(error):
-                raise
-            _fail(
-                f"out of device memory ({str(error).splitlines()[0][:160]}): lower "
-                "config.data.*.batch_size or config.data.*.crop"
-            )
+            first_line = str(error).splitlines()[0][:160]
+            if "RESOURCE_EXHAUSTED" in str(error):
+                _fail(
+                    f"out of device memory ({first_line}): lower "
+                    "config.data.*.batch_size or config.data.*.crop"
+                )
+            if jax.process_count() > 1 and any(x in str(error) for x in _LOST_CONTACT):
+                _fail(
+                    f"lost another process of this run ({first_line}): its own last "
+                    "lines say why; start all of them again to continue"
+                )
+            raise
         except OSError as error:
             if error.filename is None and error.errno is None:
                 raise
@@ -99,6 +115,40 @@ class _Formatter(logging.PythonFormatter):
 def _own_or_error(record) -> bool:
     own = f"{os.sep}tufl_jax{os.sep}" in record.pathname
     return own or record.levelno >= 40  # logging.ERROR of the standard library
+
+
+def set_up_processes() -> None:
+    """Join the other processes of this run, if the environment says there are any.
+
+    Their errors and this one's progress are enough to read: only the first process
+    logs more than warnings.
+    """
+    given = [name for name in (_ADDRESS, _COUNT, _INDEX) if os.environ.get(name)]
+    if not given:
+        return
+    missing = [name for name in (_ADDRESS, _COUNT, _INDEX) if name not in given]
+    if missing:
+        _fail(f"{given[0]} is set but not {missing[0]}: set all three, or none")
+    try:
+        count, index = int(os.environ[_COUNT]), int(os.environ[_INDEX])
+    except ValueError:
+        _fail(f"{_COUNT} and {_INDEX} must be whole numbers")
+    if not 0 <= index < count:
+        _fail(f"{_INDEX} is {index}, not one of 0 to {_COUNT} - 1 = {count - 1}")
+    if count == 1:
+        return
+    try:
+        jax.distributed.initialize(
+            os.environ[_ADDRESS],
+            count,
+            index,
+            cluster_detection_method="deactivate",  # what launch/ says, and no guesses
+            heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
+        )
+    except (RuntimeError, ValueError) as error:
+        _fail(f"process {index} of {count}: {str(error).splitlines()[0]}")
+    if index > 0:
+        logging.set_verbosity(logging.WARNING)
 
 
 def set_up_compilation_cache() -> None:
@@ -152,4 +202,8 @@ def _overrides(argv: list[str]) -> list[str]:
 def _fail(message: str) -> None:
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     print(f"error: {' '.join(lines)}", file=sys.stderr)
+    if jax.distributed.is_initialized():
+        # An orderly exit would wait for processes that wait for this one.
+        sys.stderr.flush()
+        os._exit(1)
     sys.exit(1)

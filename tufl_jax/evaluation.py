@@ -79,7 +79,7 @@ class Evaluator:
         Raises:
           UserError: the set has no labelled pixel.
         """
-        variables = self._put(variables, P())
+        variables = self._put(jax.device_get(variables), P())
         confusion = np.zeros((self._config.num_classes,) * 2, np.int64)
         sizes = set()
         indices = range(jax.process_index(), len(self._source), jax.process_count())

@@ -2,8 +2,10 @@
 
 import pathlib
 
+import jax
 from absl import logging
 from ml_collections import ConfigDict
+from PIL import Image
 
 from tufl_jax import config as config_lib
 from tufl_jax import evaluation, labels, pictures, startup, train, validation
@@ -34,10 +36,12 @@ def run_recipe(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, dic
     for name, run in runs.items():
         logging.info("recipe: %s (%s)", name, workdir / name)
         results[name] = train.train(run, workdir / name)
-    table = results_table(results)
-    pictures.write_atomically(workdir / "results.txt", table.encode())
-    evaluation.write_json(workdir / "results.json", results)
-    write_sheet(runs, workdir)
+    sheet = contact_sheet(runs, workdir)
+    if jax.process_index() == 0:
+        table = results_table(results)
+        pictures.write_atomically(workdir / "results.txt", table.encode())
+        evaluation.write_json(workdir / "results.json", results)
+        pictures.save_png(sheet, workdir / "contact_sheet.png")
     return results
 
 
@@ -63,8 +67,8 @@ def results_table(results: dict[str, dict]) -> str:
     return pictures.text_table(classes + means, columns)
 
 
-def write_sheet(runs: dict[str, ConfigDict], workdir: pathlib.Path) -> None:
-    """contact_sheet.png: image, ground truth, first and last run's output, entropy."""
+def contact_sheet(runs: dict[str, ConfigDict], workdir: pathlib.Path) -> Image.Image:
+    """Picture of image, ground truth, first and last run's output, its entropy."""
     first, last = next(iter(runs)), adapted(runs)
     items = {}
     for name in (first, last):
@@ -90,12 +94,11 @@ def write_sheet(runs: dict[str, ConfigDict], workdir: pathlib.Path) -> None:
     ]
     titles = ["image", "ground truth", first, last, f"entropy of {last}"]
     colours = labels.PALETTE[list(labels.subset(classes))]
-    sheet = pictures.contact_sheet(
+    return pictures.contact_sheet(
         rows,
         titles,
         legend=dict(zip(labels.class_names(classes), colours, strict=True)),
     )
-    pictures.save_png(sheet, workdir / "contact_sheet.png")
 
 
 def adapted(runs: dict[str, ConfigDict]) -> str:

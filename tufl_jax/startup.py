@@ -22,22 +22,33 @@ from tufl_jax.steps import step as step_lib
 
 
 def usable_devices(config: ConfigDict) -> list[jax.Device]:
-    """As many devices as split the batches evenly."""
+    """As many devices as split the batches evenly, equally many of each process.
+
+    Raises:
+      UserError: a batch does not split over the processes.
+    """
     sizes = [config.data.source.batch_size]
     if config.stage != "source":
         sizes.append(config.data.target.batch_size)
-    devices = jax.devices()
+    processes, devices = jax.process_count(), jax.devices()
     common = math.gcd(*sizes)
-    count = max(n for n in range(1, len(devices) + 1) if common % n == 0)
-    if count < len(devices):
+    if common % processes:
+        raise UserError(
+            f"batches of {sizes} images do not split over {processes} processes: "
+            f"choose multiples of {processes} for config.data.*.batch_size"
+        )
+    local = [[d for d in devices if d.process_index == p] for p in range(processes)]
+    fewest = min(map(len, local))
+    count = max(n for n in range(1, fewest + 1) if common % (n * processes) == 0)
+    if count * processes < len(devices):
         logging.warning(
             "batches of %s use %d of %d devices: choose multiples of %d to use all",
             sizes,
-            count,
+            count * processes,
             len(devices),
             len(devices),
         )
-    return devices[:count]
+    return [device for own in local for device in own[:count]]
 
 
 def open_dataset(config: ConfigDict, domain: str, *, labelled: bool):

@@ -11,6 +11,7 @@ import time
 import jax
 import numpy as np
 from absl import logging
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -44,8 +45,6 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> dict:
       Preempted: after SIGTERM or SIGINT, when the state is saved.
     """
     validation.validate(config)
-    if jax.process_count() > 1:
-        raise UserError("training runs in one process; it uses all of its devices")
     workdir = pathlib.Path(workdir)
     workdirs.check_workdir(config, workdir)
     done = workdirs.finished(config, workdir)
@@ -63,7 +62,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> dict:
         open_things.callback(checkpoints.close)
         state = startup.start_state(config, model, optimizer, checkpoints, donors, mesh)
         first = int(jax.device_get(state.step))
-        writer = Writer(workdir)
+        writer = Writer(workdir, just_logging=jax.process_index() > 0)
         open_things.callback(writer.close)
         writer.rewind(first)
         writer.write_hparams(dict(config_lib.flatten(config_lib.as_json(config))))
@@ -110,9 +109,9 @@ class Loop:
         result = None
         with StopRequest() as stop:
             while n < every.num_steps:
+                batch = step_lib.put_batch(next(batches), self.mesh)
                 # Between log steps nothing is read back: the step never waits.
                 with jax.transfer_guard("disallow"):
-                    batch = step_lib.put_batch(next(batches), self.mesh)
                     state, images = self.step(state, batch)
                 n += 1
                 last = n == every.num_steps
@@ -129,8 +128,11 @@ class Loop:
                     self.writer.write_scalars(n, scalars, None)
                     paused = True
                 if every.summary_every and (n % every.summary_every == 0 or n == 1):
-                    self.writer.write_images(n, summary_images(images, self.config))
+                    if jax.process_index() == 0:
+                        shown = summary_images(images, self.config)
+                        self.writer.write_images(n, shown)
                     paused = True
+                stop.agree(n)
                 if n % every.checkpoint_every == 0 or last or stop.requested:
                     self.save(state)
                     paused = True
@@ -272,7 +274,9 @@ def memory() -> dict[str, float]:
 class StopRequest:
     """Notes SIGTERM or SIGINT instead of dying, so that the loop can save first.
 
-    A second signal acts as usual. Does nothing outside the main thread.
+    A second signal acts as usual. Does nothing outside the main thread. With several
+    processes SIGTERM to any of them is jax's to note (SIGINT acts as usual), and all of
+    them stop after the same step.
     """
 
     def __init__(self):
@@ -280,10 +284,17 @@ class StopRequest:
         self._previous = {}
 
     def __enter__(self):
-        if threading.current_thread() is threading.main_thread():
+        main_thread = threading.current_thread() is threading.main_thread()
+        if main_thread and jax.process_count() == 1:
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._previous[number] = signal.signal(number, self._note)
         return self
+
+    def agree(self, step: int) -> None:
+        """Call after every step: the same answer on all processes."""
+        if jax.process_count() > 1 and not self.requested:
+            if multihost_utils.reached_preemption_sync_point(step):
+                self.requested = "SIGTERM"
 
     def _note(self, number, frame):
         self.requested = signal.Signals(number).name
@@ -300,9 +311,10 @@ class StopRequest:
 
 
 def summary_images(images: dict, config: ConfigDict) -> dict[str, np.ndarray]:
-    """The step's pictures as u8[N, H, W, 3]."""
+    """The step's pictures as u8[N, H, W, 3], one of each device of this process."""
     shown = {}
-    for name, array in jax.device_get(images).items():
+    for name, array in images.items():
+        array = np.concatenate([shard.data for shard in array.addressable_shards])
         kind = name.rsplit("_", 1)[-1].rsplit("/", 1)[-1]
         if kind in ("label", "prediction"):
             colour = [labels.colorize(x, config.num_classes) for x in array]

@@ -5,6 +5,7 @@ import fcntl
 import json
 import pathlib
 
+import jax
 from ml_collections import ConfigDict
 
 from tufl_jax import config as config_lib
@@ -42,11 +43,15 @@ def has_checkpoint(workdir: pathlib.Path) -> bool:
 def claimed(config: ConfigDict, workdir: pathlib.Path):
     """Create the workdir, save the config and keep other trainers out.
 
-    The lock is the operating system's and goes with the process, however it ends.
+    The lock is the operating system's and goes with the process, however it ends. Of
+    several processes of one training, the first one takes it.
 
     Raises:
       UserError: another process is training there.
     """
+    if jax.process_index() > 0:
+        yield
+        return
     workdir.mkdir(parents=True, exist_ok=True)
     with open(workdir / ".lock", "w") as lock:
         try:

@@ -81,8 +81,8 @@ def train_batches(
         donors: long-tail donors, taken in turn from the classes that exist.
         seed: of all shuffling and augmentation.
         start_step: number of the first batch.
-        process_index, process_count: process p gets rows p::count of each global
-            batch; donors are the same on every process.
+        process_index, process_count: process p gets the p-th of `count` equal blocks
+            of rows of each global batch; donors are the same on every process.
         num_threads: readers (in each worker), each making one batch.
         num_workers: decoding processes that end with this one; 0 uses threads only.
     Returns:
@@ -141,8 +141,14 @@ def _stream(domain: Domain, name: str, seed: int, index: int, count: int):
     # Sharded after the augmentation, so that an item's random numbers depend on its
     # place in the global batch only.
     items = grain.MapDataset.source(domain.source).seed(seed).shuffle().repeat()
-    rows = items.random_map(view)[index::count]
-    return rows.batch(domain.batch_size // count, drop_remainder=True)
+    items = items.random_map(view)
+    rows = domain.batch_size // count
+    first = index * rows
+    # Row r of all batches is one strided stream. The longest stream is the first.
+    streams = [items[r :: domain.batch_size] for r in range(first, first + rows)]
+    steps = slice(len(streams[-1]))
+    zipped = grain.experimental.ZipMapDataset([stream[steps] for stream in streams])
+    return zipped.map(_stack)
 
 
 def _donor_stream(donors: Donors, seed: int):
@@ -168,6 +174,10 @@ def _donor(donors: Donors, class_id: int, rng) -> dict:
         "donor_label": view["label"],
         "donor_class": np.int32(class_id),
     }
+
+
+def _stack(rows: tuple[dict, ...]) -> dict:
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
 def _merge(parts: tuple[dict, ...]) -> dict:
