@@ -8,6 +8,7 @@ The same command continues a run that was stopped. Any setting of the schema
 (tufl_jax/config.py) can be changed with --config.KEY=VALUE.
 """
 
+import jax
 from absl import app, flags
 
 from tufl_jax import cli, recipe, train
@@ -23,11 +24,12 @@ def main(_) -> None:
     workdir = WORKDIR.value or f"runs/{cli.config_name()}"
     if CONFIG.value.recipe:
         results = recipe.run_recipe(CONFIG.value, workdir)
-        print(recipe.results_table(results))
-        print(f"\npictures: {workdir}/contact_sheet.png")
+        pictures = f"\n\npictures: {workdir}/contact_sheet.png"
     else:
-        result = train.train(CONFIG.value, workdir)
-        print(recipe.results_table({CONFIG.value.stage: result}))
+        results = {CONFIG.value.stage: train.train(CONFIG.value, workdir)}
+        pictures = ""
+    if jax.process_index() == 0:
+        print(recipe.results_table(results) + pictures)
 
 
 if __name__ == "__main__":
