@@ -32,7 +32,7 @@ def define_config():
     )
 
 
-def parse_flags(argv: list[str]) -> list[str]:
+def parse_flags(argv: list[str], *, config_required: bool = True) -> list[str]:
     """absl's flag parsing with one line for a missing file or an unknown key."""
     try:
         rest = flags.FLAGS(_with_found_config(argv))
@@ -41,6 +41,8 @@ def parse_flags(argv: list[str]) -> list[str]:
     except (flags.Error, UserError, OSError, TypeError, ValueError) as error:
         _fail(str(error))
     config = flags.FLAGS["config"].value
+    if config is None and not config_required:
+        return rest
     if config is None:
         _fail("no --config given, for example --config configs/demo.py")
     for key in _overrides(argv):

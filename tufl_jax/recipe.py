@@ -81,24 +81,19 @@ def contact_sheet(runs: dict[str, ConfigDict], workdir: pathlib.Path) -> Image.I
         items[name] = evaluation.Evaluator(run, model, source).predictions(
             variables, indices
         )
-    classes = runs[first].num_classes
+    classes = labels.of_config(runs[first])
     rows = [
         [
             a["image"],
-            labels.colorize(a["label"], classes),
-            labels.colorize(a["prediction"], classes),
-            labels.colorize(b["prediction"], classes),
+            classes.colorize(a["label"]),
+            classes.colorize(a["prediction"]),
+            classes.colorize(b["prediction"]),
             pictures.color_map(b["entropy"]),
         ]
         for a, b in zip(items[first], items[last], strict=True)
     ]
     titles = ["image", "ground truth", first, last, f"entropy of {last}"]
-    colours = labels.PALETTE[list(labels.subset(classes))]
-    return pictures.contact_sheet(
-        rows,
-        titles,
-        legend=dict(zip(labels.class_names(classes), colours, strict=True)),
-    )
+    return pictures.contact_sheet(rows, titles, legend=classes.legend())
 
 
 def adapted(runs: dict[str, ConfigDict]) -> str:
