@@ -41,13 +41,20 @@ def usable_devices(config: ConfigDict) -> list[jax.Device]:
 
 
 def open_dataset(config: ConfigDict, domain: str, *, labelled: bool):
-    """The data source of config.data[domain]; UserError for a missing root."""
+    """The data source of config.data[domain]; UserError for a missing root.
+
+    The classes are the config's, for 'eval' those of `labels.ground_truth_of_config`.
+    """
     spec = ConfigDict(config.data[domain].to_dict())
     spec.root = config_lib.expand(spec.root, key=f"data.{domain}.root")
     # Every seed is judged on the same images.
-    seed = 0 if domain == "eval" else config.seed
+    judged = domain == "eval"
+    classes = labels.ground_truth_of_config if judged else labels.of_config
     return sources.build(
-        spec, classes=labels.of_config(config), seed=seed, labelled=labelled
+        spec,
+        classes=classes(config),
+        seed=0 if judged else config.seed,
+        labelled=labelled,
     )
 
 

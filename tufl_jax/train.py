@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from tufl_jax import config as config_lib
-from tufl_jax import evaluation, labels, pictures, startup, steps, validation
+from tufl_jax import evaluation, labels, metrics, pictures, startup, steps, validation
 from tufl_jax import workdir as workdirs
 from tufl_jax.checkpoint import Checkpoints
 from tufl_jax.errors import UserError
@@ -187,7 +187,7 @@ class Loop:
         result = self.evaluator(variables).as_json(
             step=n, checkpoint=f"checkpoints/{n}"
         )
-        for key in ("miou", "miou_16", "miou_13"):
+        for key in ("miou_16", "miou_13", *metrics.MEANS):
             if key in result:
                 scalars[f"eval/{key}"] = result[key]
         for name, value in result["iou"].items():
