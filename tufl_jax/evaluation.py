@@ -1,5 +1,6 @@
 """The one evaluator: confusion counts over a labelled set at full label size."""
 
+import concurrent.futures
 import dataclasses
 import functools
 import hashlib
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 from ml_collections import ConfigDict
 
 from tufl_jax import checkpoint, labels, metrics, pictures
@@ -135,17 +137,26 @@ class Evaluator:
         variables = self._predict.replicate(jax.device_get(variables))
         mine = range(jax.process_index(), len(self._source), jax.process_count())
         indices = [i for i in mine if i not in done]
-        for numbers, items in self._batches(indices):
-            counts, predictions = self._judge(variables, items, keep is not None)
-            for row, (index, item) in enumerate(zip(numbers, items, strict=True)):
-                entry = {"size": list(item["image"].shape[:2])}
-                if counts is not None:
-                    entry["counts"] = counts[row].tolist()
+        finished = len(done)
+        with concurrent.futures.ThreadPoolExecutor(
+            self._config.data.num_threads
+        ) as pool:
+            for numbers, items in self._batches(indices):
+                counts, predictions = self._judge(variables, items, keep is not None)
                 if keep:
-                    keep(item["name"], predictions[row])
-                if journal:
-                    journal.add(index, entry)
-                yield entry
+                    names = [item["name"] for item in items]
+                    list(pool.map(keep, names, predictions[: len(items)]))
+                for row, (index, item) in enumerate(zip(numbers, items, strict=True)):
+                    entry = {"size": list(item["image"].shape[:2])}
+                    if counts is not None:
+                        entry["counts"] = counts[row].tolist()
+                    if journal:
+                        journal.add(index, entry)
+                    yield entry
+                finished += len(items)
+                logging.log_every_n_seconds(
+                    logging.INFO, "%d of %d images", 10, finished, len(mine)
+                )
 
     def _judge(self, variables, items: list[dict], wanted: bool):
         """Counts i64[B, T, T] if labelled, classes u8[B, H, W] if wanted."""
@@ -213,6 +224,28 @@ def _sum_over_processes(confusion: np.ndarray) -> np.ndarray:
     halves = np.stack([confusion >> 24, confusion & 0xFFFFFF]).astype(np.int32)
     high, low = multihost_utils.process_allgather(halves).astype(np.int64).sum(0)
     return (high << 24) + low
+
+
+def best_step(path: pathlib.Path, result: dict) -> dict:
+    """The best of the steps that were evaluated during a training.
+
+    Args:
+      path: metrics.jsonl of the run.
+      result: evaluation of its last step.
+
+    Returns:
+      {'step', 'miou'}; a later step wins a tie.
+    """
+    found = [(result["miou"], result["step"])]
+    for line in path.read_text().splitlines() if path.exists() else ():
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            continue  # the line a killed trainer was writing
+        if row.get("eval/miou") is not None and row["step"] < result["step"]:
+            found.append((row["eval/miou"], row["step"]))
+    miou, step = max(found)
+    return {"step": step, "miou": miou}
 
 
 def write_json(path: pathlib.Path, content: dict) -> None:

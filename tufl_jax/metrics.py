@@ -26,6 +26,14 @@ import numpy as np
 from tufl_jax import labels as label_tables
 from tufl_jax.errors import UserError
 
+# The means of a summary, in the order of tables, and what their endings say.
+MEANS = ("miou", "miou_16_a", "miou_16_b", "miou_13_a", "miou_13_b")
+FAMILIES = (
+    "16, 13: means over the classes of SYNTHIA, and of these without wall, fence, pole",
+    "a: ground truth of other classes is ignored (16-way heads: DADA, ProDA, TUFL)",
+    "b: it counts as false positives (19-way heads: BDL, FDA, IAST, SAC)",
+)
+
 
 def confusion_matrix(
     predictions: np.ndarray | jax.Array,
@@ -199,14 +207,3 @@ def _rows_of_subset(size: int, num_classes: int) -> list[int]:
     """Indices of a smaller class set within a larger one."""
     order = label_tables.subset(num_classes)
     return [order.index(train_id) for train_id in label_tables.subset(size)]
-
-
-MEANS = {
-    "miou": "all classes of the network",
-    "miou_16_a": "16 classes, ground truth of the other 3 ignored (16-way heads: DADA, "
-    "ProDA, MaxSquare, TUFL)",
-    "miou_16_b": "16 classes, pixels of the other 3 count as false positives (19-way "
-    "heads: BDL, FDA, IAST, SAC)",
-    "miou_13_a": "13 of these 16 (mIoU*), by A",
-    "miou_13_b": "13 of these 16 (mIoU*), by B",
-}

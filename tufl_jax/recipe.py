@@ -68,8 +68,8 @@ def results_table(results: dict[str, dict]) -> str:
         for name, result in results.items()
     }
     size = first["label_size"]
-    notes = [f"{key}: {metrics.MEANS[key]}" for key in means]
-    notes.append(f"labels of {size[0]} x {size[1]} pixels" if size else "own sizes")
+    size = f"{size[0]} x {size[1]} pixels" if size else "each image's own size"
+    notes = [*(metrics.FAMILIES if len(means) > 1 else ()), f"labels: {size}"]
     return "\n".join([pictures.text_table(classes + means, columns), "", *notes])
 
 

@@ -238,7 +238,12 @@ def initial_variables(config: ConfigDict, model: nn.Module) -> dict:
 
 
 def load_run(
-    config: ConfigDict, model: nn.Module, key: str, workdir: str | pathlib.Path
+    config: ConfigDict,
+    model: nn.Module,
+    key: str,
+    workdir: str | pathlib.Path,
+    *,
+    only: int | None = None,
 ) -> tuple[int, dict]:
     """Step and {'params', 'batch_stats'} of the newest good checkpoint of a run.
 
@@ -247,6 +252,7 @@ def load_run(
       model: its network, which the variables must fit.
       key: the config key or flag that named the run, for messages.
       workdir: the run's folder.
+      only: this step instead of the newest.
 
     Raises:
       UserError: no such run, or its network differs from this one.
@@ -256,7 +262,7 @@ def load_run(
         raise UserError(f"{key}: no checkpoints in {path}; train that run first")
     others = Checkpoints(path, read_only=True)
     try:
-        step, variables = others.restore_variables()
+        step, variables = others.restore_variables(only)
     finally:
         others.close()
     variables = {name: variables[name] for name in ("params", "batch_stats")}

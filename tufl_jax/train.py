@@ -197,6 +197,8 @@ class Loop:
             "%s step %d: mIoU %.1f", self.config.stage, n, 100 * result["miou"]
         )
         if n == self.config.train.num_steps and jax.process_index() == 0:
+            log = self.workdir / "metrics.jsonl"
+            result["best"] = evaluation.best_step(log, result)
             evaluation.write_json(self.workdir / "evaluation.json", result)
         return result
 
