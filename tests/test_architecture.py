@@ -27,7 +27,13 @@ FLOORS = (
 COMMANDS = len(FLOORS)
 NEVER_AT_IMPORT = {"tensorflow", "torch"}
 LAZY = {"grain", "clu", "tensorboard", "tensorflow_datasets"}
-MAY_BE_EAGER = {f"{PACKAGE}.data.pipeline", f"{PACKAGE}.writer"}
+MAY_BE_EAGER = {
+    f"{PACKAGE}.data.pipeline",
+    f"{PACKAGE}.writer",
+    # Subclasses of its classes; imported by the one command that runs them.
+    f"{PACKAGE}.data.builders.base",
+    f"{PACKAGE}.data.builders.shards",
+}
 
 
 def module_name(path: pathlib.Path) -> str:

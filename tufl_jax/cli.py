@@ -23,7 +23,7 @@ def define_config():
     )
 
 
-def parse_flags(argv: list[str]) -> list[str]:
+def parse_flags(argv: list[str], *, config_required: bool = True) -> list[str]:
     """absl's flag parsing with one line for a missing file or an unknown key."""
     try:
         rest = flags.FLAGS(_with_found_config(argv))
@@ -32,6 +32,8 @@ def parse_flags(argv: list[str]) -> list[str]:
     except (flags.Error, UserError, OSError, TypeError, ValueError) as error:
         _fail(str(error))
     config = flags.FLAGS["config"].value
+    if config is None and not config_required:
+        return rest
     if config is None:
         _fail("no --config given, for example --config configs/demo.py")
     for key in _overrides(argv):

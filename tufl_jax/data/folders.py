@@ -46,8 +46,9 @@ class FolderFiles:
         self.skipped = self._skip(layout)
         self.names = [name for name in self._images if name not in self.skipped]
         self.has_labels = bool(self._labels.keys() & self._images.keys())
-        if labelled or self.has_labels:
-            self._check_pairs(layout, labelled=labelled)
+        self._label_pattern = layout.labels
+        if labelled:
+            self.check_labels()
 
     def image(self, index: int) -> tuple[bytes, str]:
         """Content and path of an image file."""
@@ -64,6 +65,18 @@ class FolderFiles:
     def image_stamp(self, index: int) -> str:
         """Changes when the image file does."""
         return self._tree.stamp(self._images[self.names[index]])
+
+    def check_labels(self) -> None:
+        """Raise UserError if an image has no label file."""
+        missing = [name for name in self.names if name not in self._labels]
+        if missing:
+            examples = ", ".join(
+                self._label_pattern.replace("{name}", name) for name in missing[:3]
+            )
+            raise UserError(
+                f"{self._tree.root}: {len(missing)} of {len(self.names)} images have "
+                f"no label file, e.g. {examples}; add them, or remove the images"
+            )
 
     def _read(self, path: str) -> tuple[bytes, str]:
         return self._tree.read(path), str(self._tree.root / path)
@@ -91,20 +104,6 @@ class FolderFiles:
     def _size(self, path: str) -> tuple[int, int]:
         where = str(self._tree.root / path)
         return reading.size(self._tree.read(path, _HEADER), where)
-
-    def _check_pairs(self, layout: Layout, *, labelled: bool) -> None:
-        missing = [name for name in self.names if name not in self._labels]
-        if missing:
-            examples = ", ".join(
-                layout.labels.replace("{name}", name) for name in missing[:3]
-            )
-            message = (
-                f"{self._tree.root}: {len(missing)} of {len(self.names)} images have "
-                f"no label file, e.g. {examples}; add them, or remove the images"
-            )
-            if labelled:
-                raise UserError(message)
-            logging.warning("%s", message)
 
 
 def _nothing_found(tree: Tree, pattern: str) -> UserError:

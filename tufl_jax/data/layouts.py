@@ -114,37 +114,47 @@ LAYOUTS = {
 }
 
 
-def of_spec(spec, classes: labels.Classes) -> Layout:
+def of_files(spec) -> Layout:
     """The layout a config describes, with everything but {name} filled in.
 
     Args:
-        spec: fields name (a key of LAYOUTS), split, city, annotation, and images,
-            labels, ids, other_ids, which replace those of the table where not empty.
-        classes: of the training.
+        spec: fields name (a key of LAYOUTS), split, city, annotation, and images and
+            labels, which replace those of the table where not empty.
     Raises:
         UserError: a field is missing or does not fit.
     """
     layout = LAYOUTS[spec.name]
-    changes = {}
-    for key in ("images", "labels"):
-        if spec[key]:
-            changes[key] = _pattern(spec[key], key)
     if spec.name == "folder" and not spec.images:
         raise UserError(
             "name='folder' needs images, the pattern of its image files, such as "
             "'frames/{split}/{name}.jpg'"
         )
+    own = {key: spec[key] for key in ("images", "labels") if spec[key]}
+    for key, pattern in own.items():
+        _check_pattern(pattern, key)
+    return dataclasses.replace(layout, **own).filled(spec)
+
+
+def of_spec(spec, classes: labels.Classes) -> Layout:
+    """`of_files` with the meaning of the ids: of the table, or of the config.
+
+    Args:
+        spec: as there, and ids and other_ids.
+        classes: of the training.
+    Raises:
+        UserError: as there, or ids that cannot be.
+    """
+    layout = of_files(spec)
+    ids = layout.ids
     if spec.ids:
-        changes["ids"] = _own_ids(spec, classes)
+        ids = _own_ids(spec, classes)
     elif spec.name == "folder":  # files that hold class indices
-        changes["ids"] = dict(enumerate(classes.names))
-    layout = dataclasses.replace(layout, **changes).filled(spec)
+        ids = dict(enumerate(classes.names))
     if spec.other_ids == "ignore":
-        others = dict.fromkeys(range(256), "")
-        return dataclasses.replace(layout, ids=others | dict(layout.ids))
-    if spec.other_ids != "error":
+        ids = dict.fromkeys(range(256), "") | dict(ids)
+    elif spec.other_ids != "error":
         raise UserError(f"other_ids='{spec.other_ids}' must be 'error' or 'ignore'")
-    return layout
+    return dataclasses.replace(layout, ids=ids)
 
 
 def listed_names(layout: Layout, split: str, tree: Tree) -> list[str] | None:
@@ -210,14 +220,13 @@ def _own_ids(spec, classes: labels.Classes) -> dict[int, str]:
     return ids
 
 
-def _pattern(text: str, key: str) -> str:
-    if text.count("{name}") != 1:
+def _check_pattern(pattern: str, key: str) -> None:
+    if pattern.count("{name}") != 1:
         raise UserError(
-            f"{key}='{text}' needs {{name}} once, where the items' file names differ"
+            f"{key}='{pattern}' needs {{name}} once, where the items' file names differ"
         )
-    if text.startswith("/"):
-        raise UserError(f"{key}='{text}' must be a path below root")
-    return text
+    if pattern.startswith("/"):
+        raise UserError(f"{key}='{pattern}' must be a path below root")
 
 
 def _fill(pattern: str, values: dict[str, str]) -> str:

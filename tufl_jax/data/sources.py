@@ -11,6 +11,7 @@ from tufl_jax.data import layouts
 from tufl_jax.data.folders import FolderFiles
 from tufl_jax.data.layouts import LAYOUTS
 from tufl_jax.data.pairs import Pairs
+from tufl_jax.data.prepared import PreparedFiles
 from tufl_jax.data.streets import Streets
 from tufl_jax.errors import UserError
 
@@ -39,7 +40,10 @@ def build(spec, *, classes: labels.Classes, seed: int, labelled: bool):
     if spec.format not in FORMATS:
         raise UserError(f"format='{spec.format}' must be one of {', '.join(FORMATS)}")
     layout = layouts.of_spec(spec, classes)
-    files = FolderFiles(spec.root, layout, split=spec.split, labelled=labelled)
+    if spec.format == "prepared":
+        files = PreparedFiles(spec.root, spec, labelled=labelled)
+    else:
+        files = FolderFiles(spec.root, layout, split=spec.split, labelled=labelled)
     return Pairs(
         files,
         layout=layout,

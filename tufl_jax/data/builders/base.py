@@ -1,0 +1,80 @@
+"""The builder that all data sets share."""
+
+import dataclasses
+import functools
+import io
+import pathlib
+
+import tensorflow_datasets as tfds
+
+from tufl_jax.data import layouts, prepared
+from tufl_jax.data.builders import shards
+from tufl_jax.data.folders import FolderFiles
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
+class PairsConfig(tfds.core.BuilderConfig):
+    """One split of a data set.
+
+    Attributes:
+        spec: fields of config.data.* that say which files it is.
+    """
+
+    spec: object = dataclasses.field(repr=False)
+
+
+class PairsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
+    """Image and label files, byte for byte as they came, in the order of their names.
+
+    Labels are kept as plain bytes: the decoders of tensorflow-datasets turn the palette
+    files of GTA5 into colours and the 16-bit files of SYNTHIA into zeros.
+    """
+
+    VERSION = tfds.core.Version(prepared.VERSION)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        features = {
+            "image": tfds.features.Image(shape=(None, None, 3)),
+            "label": tfds.features.Text(),  # b'' for unlabelled images
+            "name": tfds.features.Text(),
+        }
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=self.__doc__,
+            features=tfds.features.FeaturesDict(features),
+            metadata=tfds.core.MetadataDict(),
+        )
+
+    def _shard_iterators_per_split(self, dl_manager) -> dict:
+        """Writes all shards in parallel; TFDS takes them through `_example_writer`.
+
+        The iterators are there for it to count the items.
+        """
+        spec = self.builder_config.spec
+        layout = layouts.of_files(spec)
+        files = FolderFiles(
+            str(dl_manager.manual_dir), layout, split=spec.split, labelled=False
+        )
+        if files.has_labels:
+            files.check_labels()
+        staged = shards.write_all(
+            files,
+            decode=layout.decode,
+            serialize=functools.partial(_serialize, self.info.features),
+            folder=self._staging,
+        )
+        self.info.metadata.update(staged.metadata)
+        count = [functools.partial(zip, part, part) for part in staged.parts]
+        return {prepared.split_name(spec): count}
+
+    def _example_writer(self) -> shards.TakeStaged:
+        return shards.TakeStaged(self._staging)
+
+    @property
+    def _staging(self) -> pathlib.Path:
+        return prepared.staging(self.data_dir_root, self.builder_config.spec)
+
+
+def _serialize(features, image: bytes, label: bytes, name: str) -> bytes:
+    example = {"image": io.BytesIO(image), "label": label, "name": name}
+    return features.serialize_example(features.encode_example(example))

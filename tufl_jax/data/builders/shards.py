@@ -1,0 +1,180 @@
+"""Writing the shards of a data set so that a killed run loses at most those begun.
+
+Each shard appears whole under its name in a staging folder; a later run over the same
+files keeps it. The bytes depend on the files alone.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import os
+import pathlib
+import re
+import shutil
+from collections.abc import Callable
+
+from absl import logging
+from tensorflow_datasets.core import file_adapters, writer
+
+from tufl_jax.data import reading
+from tufl_jax.data.progress import Progress, num_cores
+from tufl_jax.errors import UserError
+
+# A shard of GTA5 has about 350 MB, and the whole set a number of open files that every
+# system allows.
+SHARD_ITEMS = 128
+FILE_FORMAT = file_adapters.FileFormat.ARRAY_RECORD
+
+
+@dataclasses.dataclass(frozen=True)
+class Staged:
+    """Shards that lie complete in the staging folder.
+
+    Attributes:
+        parts: for each shard, the indices of its items.
+        metadata: what data/prepared.py needs to know without reading the shards.
+    """
+
+    parts: list[range]
+    metadata: dict
+
+
+def write_all(files, *, decode: str, serialize: Callable, folder: pathlib.Path):
+    """Decodes every file once, as a check, and writes all items in order.
+
+    Args:
+        files: data/folders.py.
+        decode: key of reading.READ_LABEL.
+        serialize: (image bytes, label bytes, name) -> the bytes of a record.
+        folder: the staging folder; shards in it of the same files are kept.
+    Returns:
+        Staged.
+    Raises:
+        UserError: a file cannot be decoded, label and image differ in size, or the
+            disk is too small.
+    """
+    total = len(files.names)
+    parts = [
+        range(start, min(start + SHARD_ITEMS, total))
+        for start in range(0, total, SHARD_ITEMS)
+    ]
+    _begin(folder, listing(files, with_times=True) + decode)
+    paths = [folder / f"shard-{number:05d}" for number in range(len(parts))]
+    missing = [i for i, path in enumerate(paths) if not path.exists()]
+    done = total - sum(len(parts[i]) for i in missing)
+    if done:
+        logging.info("continuing: %d of %d items are there", done, total)
+    _check_space(files, [i for shard in missing for i in parts[shard]], folder)
+    progress = Progress("prepare", total, done=done)
+    record = functools.partial(_record, files, decode, serialize, progress)
+
+    def write(shard: int) -> None:
+        _write_shard(paths[shard], (record(i) for i in parts[shard]))
+
+    for _ in reading.ordered_map(write, missing, num_threads=num_cores()):
+        pass
+    metadata = {
+        "names": files.names,
+        "skipped": files.skipped,
+        "labelled": files.has_labels,
+        "source": listing(files, with_times=False),
+        "digest": _digest(paths),
+    }
+    return Staged(parts, metadata)
+
+
+def listing(files, *, with_times: bool) -> str:
+    """Digest of the names and sizes of all files, and when they were changed."""
+    digest = hashlib.sha256()
+    for i, name in enumerate(files.names):
+        stamps = _stamps(files, i)
+        if not with_times:
+            stamps = [stamp.partition(" ")[0] for stamp in stamps]
+        digest.update(f"{name} {stamps}\n".encode())
+    return digest.hexdigest()
+
+
+class TakeStaged(writer.ExampleWriter):
+    """Gives TFDS the staged shards for the files it wants to write."""
+
+    def __init__(self, folder: pathlib.Path):
+        super().__init__(FILE_FORMAT)
+        self._folder = folder
+
+    def write(self, path, examples) -> None:
+        """Moves the shard that `path` is named for; `examples` are not needed."""
+        del examples
+        number = re.search(r"-(\d{5,})-of-\d+$", os.fspath(path))[1]
+        os.replace(self._folder / f"shard-{number}", path)
+
+
+def _begin(folder: pathlib.Path, source: str) -> None:
+    """Empties the staging folder unless its shards are of the same files."""
+    mark = folder / "source"
+    if mark.exists() and mark.read_text() == source:
+        for path in folder.glob("*.tmp"):
+            path.unlink()
+        return
+    if folder.exists():
+        logging.info("%s is of other files: starting anew", folder)
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    temporary = folder / "source.tmp"
+    temporary.write_text(source)
+    os.replace(temporary, mark)
+
+
+def _stamps(files, index: int) -> list[str]:
+    """'size time' of the files of an item."""
+    kinds = (
+        (files.image_stamp, files.stamp) if files.has_labels else (files.image_stamp,)
+    )
+    return [stamp(index) for stamp in kinds]
+
+
+def _check_space(files, indices: list[int], folder: pathlib.Path) -> None:
+    needed = sum(
+        int(stamp.partition(" ")[0]) for i in indices for stamp in _stamps(files, i)
+    )
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise UserError(
+            f"{folder}: needs {needed / 1e9:.1f} GB more and the disk has "
+            f"{free / 1e9:.1f} GB free; make room or choose another --data_dir"
+        )
+
+
+def _record(files, decode: str, serialize, progress: Progress, index: int) -> bytes:
+    image, image_path = files.image(index)
+    height, width, _ = reading.read_image(image, image_path).shape
+    label = b""
+    if files.has_labels:
+        label, label_path = files.label(index)
+        ids = reading.READ_LABEL[decode](label, label_path)
+        if ids.shape != (height, width):
+            raise UserError(
+                f"{label_path}: label is {ids.shape[1]}x{ids.shape[0]} pixels, its "
+                f"image {image_path} is {width}x{height}; use files of one size"
+            )
+    record = serialize(image, label, files.names[index])
+    progress.add()
+    return record
+
+
+def _write_shard(path: pathlib.Path, records) -> None:
+    """Appears complete, also after a power cut, or not at all."""
+    temporary = path.with_name(path.name + ".tmp")
+    writer.ExampleWriter(FILE_FORMAT).write(
+        os.fspath(temporary), ((None, record) for record in records)
+    )
+    with open(temporary, "rb") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def _digest(paths: list[pathlib.Path]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        with open(path, "rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
