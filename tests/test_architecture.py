@@ -21,7 +21,7 @@ FLOORS = (
     {"data"},
     {"state", "optim", "checkpoint", "events", "writer", "pictures"},
     {"steps"},
-    {"evaluation"},
+    {"journal", "export", "windows", "inference", "evaluation"},
     {"startup", "workdir", "train"},
 )
 COMMANDS = len(FLOORS)

@@ -147,6 +147,51 @@ def test_summary_of_19_classes_takes_rows_of_the_same_matrix():
     assert list(numbers["iou"]) == list(label_tables.CITYSCAPES)
     assert numbers["iou"]["road"] == values[0]
     assert numbers == metrics.summary(confusion, 19)
+    assert (numbers["miou_16"], numbers["miou_13"]) == (
+        numbers["miou_16_b"],
+        numbers["miou_13_b"],
+    )
+
+
+@pytest.mark.parametrize("num_classes", [19, 16, 13])
+def test_both_families_against_counting_with_changed_labels(num_classes):
+    """A: other ground truth is 255. B: it stays and is a miss of what was predicted."""
+    own = np.array(label_tables.subset(num_classes))
+    rng = np.random.default_rng(num_classes)
+    truth = rng.integers(0, 19, (3, 40, 50)).astype(np.uint8)
+    truth[rng.random(truth.shape) < 0.1] = 255
+    guess = rng.choice(own, truth.shape).astype(np.uint8)
+    right = (rng.random(truth.shape) < 0.6) & np.isin(truth, own)
+    guess[right] = truth[right]
+
+    def mean(truth, keep):
+        values = []
+        for c in keep:
+            a, b = (truth == c), (guess == c) & (truth != 255)
+            values.append((a & b).sum() / (a | b).sum())
+        return np.mean(values)
+
+    numbers = metrics.summary(metrics.confusion_matrix(guess, truth, 19), num_classes)
+    judged = 16 if num_classes == 19 else num_classes
+    only = np.where(np.isin(truth, label_tables.subset(judged)), truth, 255)
+    for size in (16, 13):
+        keep = label_tables.subset(size)
+        if size <= num_classes:
+            assert numbers[f"miou_{size}_a"] == pytest.approx(mean(only, keep))
+            assert numbers[f"miou_{size}_b"] == pytest.approx(mean(truth, keep))
+            assert numbers[f"miou_{size}_a"] > numbers[f"miou_{size}_b"]
+        else:
+            assert f"miou_{size}_a" not in numbers
+    everything = truth if num_classes == 19 else only
+    assert numbers["miou"] == pytest.approx(mean(everything, own))
+    assert list(numbers["iou"]) == list(label_tables.class_names(num_classes))
+
+
+def test_a_network_predicts_no_class_it_lacks():
+    confusion = np.zeros((19, 19), int)
+    confusion[0, 9] = 1  # terrain
+    with pytest.raises(ValueError, match="other classes than the 16"):
+        metrics.summary(confusion, 16)
 
 
 def test_summary_of_16_classes_drops_wall_fence_pole():

@@ -117,24 +117,29 @@ class Checkpoints:
         found = self._newest(ocp.args.StandardRestore(target))
         return None if found is None else found[1]
 
-    def restore_variables(self) -> tuple[int, dict]:
+    def restore_variables(self, only: int | None = None) -> tuple[int, dict]:
         """Step and {'params', 'batch_stats', 'thresholds'} of the newest good state.
+
+        Args:
+          only: the one step that will do.
 
         Raises:
           UserError: there is no usable checkpoint.
         """
         one_device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        found = self._newest(ocp.args.StandardRestore(fallback_sharding=one_device))
+        restore = ocp.args.StandardRestore(fallback_sharding=one_device)
+        found = self._newest(restore, only)
         if found is None:
             raise UserError(f"no checkpoint in {self._workdir / FOLDER}: train first")
         step, state = found
         names = ("params", "batch_stats", "thresholds")
         return step, jax.device_get({name: state[name] for name in names})
 
-    def _newest(self, restore_args):
+    def _newest(self, restore_args, only: int | None = None):
         """(step, state) of the newest step that verifies; others are set aside."""
         reasons = {}
-        for step in sorted(self._manager.all_steps(), reverse=True):
+        steps = [s for s in self._manager.all_steps() if only in (None, s)]
+        for step in sorted(steps, reverse=True):
             try:
                 args = ocp.args.Composite(
                     state=restore_args, digest=ocp.args.JsonRestore()

@@ -177,6 +177,16 @@ def base() -> ConfigDict:
     c.eval = ConfigDict()
     c.eval.batch_size = 4
     c.eval.resize = config_dict.placeholder(tuple)  # network input; None: full size
+    # Factors of the network input; probabilities are averaged at label size. The
+    # headline is one scale; 'multi-scale' [R]: 0.5 to 1.75 in steps of 0.25 and flip.
+    c.eval.scales = (1.0,)
+    c.eval.flip = False  # every scale also as its mirror image
+    # (height, width) of the network's input that it sees at a time, averaged where
+    # windows overlap; None: all of it. [R]: (1024, 1024)
+    c.eval.window = config_dict.placeholder(tuple)
+    c.eval.stride = config_dict.placeholder(tuple)  # None: 5/6 of the window [R]
+    # With a window: (height, width) in label pixels that memory is needed for [own]
+    c.eval.tile = (2048, 2048)
 
     # A recipe is a chain of trainings in one command: the names of the runs in
     # order, and for each the fields in which it differs from the rest of the file.

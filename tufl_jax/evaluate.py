@@ -4,20 +4,38 @@
     python -m tufl_jax.evaluate --config configs/demo.py --run stage2
 
 Reads the newest good checkpoint of the workdir (for a run of a recipe, its folder in
-the recipe's), prints IoU per class and writes `evaluation.json` there. Another set is a
-setting away, and then needs a name of its own:
+the recipe's), prints IoU per class and writes `evaluation.json` there. Where the run's
+log knows a better step, that is said, and if its checkpoint is still there, it is
+evaluated as well (`evaluation_best.json`); the newest stays the headline.
+
+Another set or protocol is a setting away, and then needs a name of its own:
 --config.data.eval.root=FOLDER --output evaluation_night.json
+--config.eval.window='(1024, 1024)' --config.eval.flip --output evaluation_flip.json
+
+--export FOLDER also writes every prediction, as label ids for the Cityscapes benchmark
+and in colour; with --unlabelled for a set without labels. The same command continues an
+evaluation that was stopped.
 """
 
 import json
 import pathlib
 
+import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict
 
-from tufl_jax import cli, evaluation, recipe, startup, validation
+from tufl_jax import (
+    cli,
+    evaluation,
+    export,
+    labels,
+    recipe,
+    startup,
+    validation,
+)
 from tufl_jax import config as config_lib
 from tufl_jax.errors import UserError
+from tufl_jax.journal import Journal
 
 CONFIG = cli.define_config()
 WORKDIR = flags.DEFINE_string(
@@ -25,6 +43,8 @@ WORKDIR = flags.DEFINE_string(
 )
 RUN = flags.DEFINE_string("run", None, "Of a recipe: the run to evaluate.")
 OUTPUT = flags.DEFINE_string("output", "evaluation.json", "File in the workdir.")
+EXPORT = flags.DEFINE_string("export", None, "Folder for pictures of the predictions.")
+UNLABELLED = flags.DEFINE_boolean("unlabelled", False, "Only --export, count nothing.")
 
 
 def main(_) -> None:
@@ -38,20 +58,91 @@ def main(_) -> None:
         config = recipe.resolve(config, RUN.value, workdir)
         workdir = workdir / RUN.value
     validation.validate(config)
-    check_settings(config, workdir)
-    source = startup.open_dataset(config, "eval", labelled=True)
+    if UNLABELLED.value and not EXPORT.value:
+        raise UserError("--unlabelled has nothing to do without --export FOLDER")
+    as_trained = check_settings(config, workdir)
+    source = startup.open_dataset(config, "eval", labelled=not UNLABELLED.value)
     model = startup.build_model(config)
+    evaluator = evaluation.Evaluator(config, model, source)
     step, variables = startup.load_run(config, model, "workdir", workdir)
     logging.info("evaluate step %d of %s on %d images", step, workdir, len(source))
-    result = evaluation.Evaluator(config, model, source)(variables).as_json(
-        step=step, checkpoint=f"checkpoints/{step}"
+    result = evaluate(evaluator, config, workdir, step, variables, EXPORT.value)
+    if result is None:
+        return
+    results, note = {workdir.name: result}, ""
+    if as_trained:
+        best = evaluation.best_step(workdir / "metrics.jsonl", result)
+        result["best"] = best
+        kept = (workdir / "checkpoints" / str(best["step"])).exists()
+        note = (
+            f"best evaluated step of the run: {best['step']}, miou "
+            f"{100 * best['miou']:.1f}{'' if kept else '; its checkpoint is not kept'}"
+        )
+        if best["step"] != step and kept:
+            _, variables = startup.load_run(
+                config, model, "workdir", workdir, only=best["step"]
+            )
+            other = evaluate(evaluator, config, workdir, best["step"], variables)
+            results[f"best ({best['step']})"] = other
+            name = OUTPUT.value.removesuffix(".json") + "_best.json"
+            write(workdir / name, other)
+    write(workdir / OUTPUT.value, result)
+    if jax.process_index() == 0:
+        print(recipe.results_table(results), note, sep="\n")
+
+
+def evaluate(
+    evaluator: evaluation.Evaluator,
+    config: ConfigDict,
+    workdir: pathlib.Path,
+    step: int,
+    variables: dict,
+    folder: str | None = None,
+) -> dict | None:
+    """One checkpoint's content of evaluation.json, None without labels.
+
+    Its journal lies beside what it writes, so that deleting the one deletes the other.
+    """
+    place = pathlib.Path(folder) if folder else workdir
+    journal = Journal(
+        place / f".{OUTPUT.value}.journal{jax.process_index()}",
+        f"{UNLABELLED.value} {evaluator.fingerprint(variables)}",
     )
-    evaluation.write_json(workdir / OUTPUT.value, result)
-    print(recipe.results_table({workdir.name: result}))
+    keep = export.Exporter(folder, labels.of_config(config)) if folder else None
+    result = None
+    try:
+        if UNLABELLED.value:
+            evaluator.export(variables, journal=journal, keep=keep)
+        else:
+            result = evaluator(variables, journal=journal, keep=keep).as_json(
+                step=step, checkpoint=f"checkpoints/{step}"
+            )
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise UserError(
+            f"out of device memory ({str(error).splitlines()[0][:160]}): lower "
+            "config.eval.batch_size, or set config.eval.window and config.eval.tile"
+        ) from error
+    finally:
+        journal.close()
+    journal.remove()
+    if folder:
+        logging.info("predictions: %s/labelIds and %s/colour", folder, folder)
+    return result
 
 
-def check_settings(config: ConfigDict, workdir: pathlib.Path) -> None:
+def write(path: pathlib.Path, result: dict) -> None:
+    """Write a result, from the first process only."""
+    if jax.process_index() == 0:
+        evaluation.write_json(path, result)
+
+
+def check_settings(config: ConfigDict, workdir: pathlib.Path) -> bool:
     """Refuse another network, and other settings that would overwrite the run's result.
+
+    Returns:
+      Whether this is the evaluation that the training makes itself.
 
     Raises:
       UserError: as it says.
@@ -60,15 +151,16 @@ def check_settings(config: ConfigDict, workdir: pathlib.Path) -> None:
     if not path.exists():
         raise UserError(f"no config.json in {workdir}: it is not the folder of a run")
     changed = config_lib.differences(json.loads(path.read_text()), config)
-    network = [x for x in changed if x.startswith(("model.", "num_classes"))]
+    network = [x for x in changed if x.startswith(("model.", "num_classes", "classes"))]
     if network:
         raise UserError(f"{workdir} holds another network: {'; '.join(network)}")
     other = [x for x in changed if x.startswith(("eval.", "data.eval."))]
-    if other and OUTPUT.value == "evaluation.json":
+    if other and OUTPUT.value == "evaluation.json" and not UNLABELLED.value:
         raise UserError(
             f"not as the run was evaluated ({'; '.join(other)}): give the result a "
             "name of its own with --output"
         )
+    return not other
 
 
 if __name__ == "__main__":

@@ -187,6 +187,26 @@ def of_config(config) -> Classes:
     return Classes(names, colours or _distinct_colours(len(names)))
 
 
+def ground_truth_of_config(config) -> Classes:
+    """The classes of the labels that a network is evaluated on.
+
+    A network of a Cityscapes subset is judged with the ground truth of all 19, which is
+    what telling the two families of "16 classes" apart needs (see metrics.py); an own
+    folder may know no others than the config's.
+
+    Args, Raises: as `of_config`; also the field data.eval.name.
+    """
+    classes = of_config(config)
+    if config.data.eval.name == "folder" or not is_subset(classes.names):
+        return classes
+    return cityscapes(19)
+
+
+def is_subset(names: tuple[str, ...]) -> bool:
+    """Whether these are the Cityscapes classes or one of their smaller sets."""
+    return str(len(names)) in SUBSETS and names == class_names(len(names))
+
+
 def _distinct_colours(count: int) -> tuple[tuple[int, int, int], ...]:
     """Colours far apart: hues by the golden ratio, in three brightnesses."""
     colours = (

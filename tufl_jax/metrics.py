@@ -7,10 +7,14 @@ skip it. The released TUFL code takes a plain mean instead, which is NaN as soon
 class is absent.
 
 Numbers under "16 classes" come from two protocols that must not be compared:
-  A  ground truth of terrain, truck and train is ignored (a 16-way head, or `restrict`);
-  B  a 19-way head is evaluated on 19 classes and the mean is taken over 16 of the rows.
-B counts terrain, truck and train pixels as false positives of other classes, so A reads
-higher. The 13-class mean ("mIoU*") is always the mean of 13 of the 16 IoUs.
+  A  ground truth of terrain, truck and train is ignored: 16-way heads (DADA, ProDA,
+     MaxSquare, TUFL), or `restrict`;
+  B  the ground truth has 19 classes and the mean is taken over 16 of the rows: 19-way
+     heads (BDL, FDA, IAST, SAC, Seg-Uncertainty).
+B counts terrain, truck and train pixels as false positives of other classes, so A
+reads higher; a third custom, the 19-class mean times 19 / 16, is B where the three IoUs
+are 0. The 13-class mean ("mIoU*") is the mean of 13 of the 16 IoUs by either; for a
+13-way head A ignores the ground truth of all six other classes.
 """
 
 from collections.abc import Sequence
@@ -21,6 +25,14 @@ import numpy as np
 
 from tufl_jax import labels as label_tables
 from tufl_jax.errors import UserError
+
+# The means of a summary, in the order of tables, and what their endings say.
+MEANS = ("miou", "miou_16_a", "miou_16_b", "miou_13_a", "miou_13_b")
+FAMILIES = (
+    "16, 13: means over the classes of SYNTHIA, and of these without wall, fence, pole",
+    "a: ground truth of other classes is ignored (16-way heads: DADA, ProDA, TUFL)",
+    "b: it counts as false positives (19-way heads: BDL, FDA, IAST, SAC)",
+)
 
 
 def confusion_matrix(
@@ -127,12 +139,16 @@ def summary(confusion: np.ndarray, class_names: Sequence[str] | int) -> dict:
     """The numbers of an evaluation, ready for JSON.
 
     Args:
-        confusion: i[C, C], rows = ground truth.
+        confusion: i[C, C], rows = ground truth. For the 16 or 13 classes also i[19, 19]
+            of all Cityscapes classes, of which the network predicts only its own.
         class_names: the C names, or C for the names of `labels.class_names`.
     Returns:
         {"miou": float, "iou": {name: float, or None for a class in neither map}} as
-        fractions, and where they apply "miou_16", "miou_13" (float, or None if none of
-        the classes occurs): for 19 classes both by protocol B, for 16 only the latter.
+        fractions, by protocol A for the smaller sets. For Cityscapes classes also the
+        means "miou_16_a", "miou_13_a" and, from all 19 rows, "miou_16_b", "miou_13_b",
+        as far as the network has the classes; "miou_16" and "miou_13" are those of the
+        network's own protocol where its set is larger: B for 19 classes, A for 16.
+        A mean is None if none of the classes occurs.
     Raises:
         UserError: no labelled pixel was counted.
         ValueError: the number of names does not fit the matrix.
@@ -140,31 +156,51 @@ def summary(confusion: np.ndarray, class_names: Sequence[str] | int) -> dict:
     confusion = np.asarray(confusion)
     if isinstance(class_names, int):
         class_names = label_tables.class_names(class_names)
-    num_classes = len(class_names)
-    if confusion.shape != (num_classes, num_classes):
-        raise ValueError(f"confusion {confusion.shape} for {num_classes} class names")
-    if not confusion.any():
+    names = tuple(class_names)
+    own = _own_part(confusion, names)
+    if not own.any():
         raise UserError(
             "evaluation counted no labelled pixel: all labels are 255 (ignored) or "
             "there are no images; check data.root and the label files"
         )
-    values = [None if np.isnan(v) else float(v) for v in iou(confusion)]
-    result = {
-        "miou": mean_iou(confusion),
-        "iou": dict(zip(class_names, values, strict=True)),
+    values = [None if np.isnan(v) else float(v) for v in iou(own)]
+    means = _families(confusion, own, names) if label_tables.is_subset(names) else {}
+    return {
+        "miou": mean_iou(own),
+        "iou": dict(zip(names, values, strict=True)),
+        **{key: None if np.isnan(mean) else mean for key, mean in means.items()},
     }
-    for size in _smaller_subsets(tuple(class_names)):
-        mean = mean_iou(confusion, _rows_of_subset(size, num_classes))
-        result[f"miou_{size}"] = None if np.isnan(mean) else mean
-    return result
 
 
-def _smaller_subsets(class_names: tuple[str, ...]) -> tuple[int, ...]:
-    """Sizes of the Cityscapes subsets within these classes, () if they are others."""
-    for size, smaller in ((19, (16, 13)), (16, (13,))):
-        if class_names == label_tables.class_names(size):
-            return smaller
-    return ()
+def _own_part(confusion: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
+    """The rows and columns of the network's classes."""
+    if confusion.shape == (len(names), len(names)):
+        return confusion
+    if confusion.shape != (19, 19) or not label_tables.is_subset(names):
+        raise ValueError(f"confusion {confusion.shape} for {len(names)} class names")
+    keep = list(label_tables.subset(len(names)))
+    if np.delete(confusion, keep, axis=1).any():
+        raise ValueError(f"predictions of other classes than the {len(names)}")
+    return confusion[np.ix_(keep, keep)]
+
+
+def _families(confusion, own, names: tuple[str, ...]) -> dict[str, float]:
+    """The means by both protocols over the smaller sets that the network has."""
+    means = {}
+    for size in (16, 13):
+        if size > len(names):
+            continue
+        rows = _rows_of_subset(size, len(names))
+        judged = own
+        if len(names) == 19:
+            judged = restrict(own, label_tables.subset(16))
+        means[f"miou_{size}_a"] = mean_iou(judged, rows)
+        if len(confusion) == 19:
+            means[f"miou_{size}_b"] = mean_iou(confusion, label_tables.subset(size))
+        if size < len(names):
+            family = "b" if len(names) == 19 else "a"
+            means[f"miou_{size}"] = means[f"miou_{size}_{family}"]
+    return means
 
 
 def _rows_of_subset(size: int, num_classes: int) -> list[int]:

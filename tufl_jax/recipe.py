@@ -8,7 +8,15 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from tufl_jax import config as config_lib
-from tufl_jax import evaluation, labels, pictures, startup, train, validation
+from tufl_jax import (
+    evaluation,
+    labels,
+    metrics,
+    pictures,
+    startup,
+    train,
+    validation,
+)
 from tufl_jax import workdir as workdirs
 
 SHEET_ROWS = 6
@@ -56,15 +64,17 @@ def resolve(config: ConfigDict, name: str, workdir: pathlib.Path) -> ConfigDict:
 
 def results_table(results: dict[str, dict]) -> str:
     """IoU of every class and the means, in points, one column per run."""
-    means = [
-        k for k in ("miou", "miou_16", "miou_13") if k in next(iter(results.values()))
-    ]
-    classes = list(next(iter(results.values()))["iou"])
+    first = next(iter(results.values()))
+    means = [key for key in metrics.MEANS if key in first]
+    classes = list(first["iou"])
     columns = {
         name: [result["iou"][c] for c in classes] + [result[m] for m in means]
         for name, result in results.items()
     }
-    return pictures.text_table(classes + means, columns)
+    size = first["label_size"]
+    size = f"{size[0]} x {size[1]} pixels" if size else "each image's own size"
+    notes = [*(metrics.FAMILIES if len(means) > 1 else ()), f"labels: {size}"]
+    return "\n".join([pictures.text_table(classes + means, columns), "", *notes])
 
 
 def contact_sheet(runs: dict[str, ConfigDict], workdir: pathlib.Path) -> Image.Image:
@@ -82,10 +92,11 @@ def contact_sheet(runs: dict[str, ConfigDict], workdir: pathlib.Path) -> Image.I
             variables, indices
         )
     classes = labels.of_config(runs[first])
+    truth = labels.ground_truth_of_config(runs[first])
     rows = [
         [
             a["image"],
-            classes.colorize(a["label"]),
+            truth.colorize(a["label"]),
             classes.colorize(a["prediction"]),
             classes.colorize(b["prediction"]),
             pictures.color_map(b["entropy"]),

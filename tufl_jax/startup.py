@@ -52,13 +52,20 @@ def usable_devices(config: ConfigDict) -> list[jax.Device]:
 
 
 def open_dataset(config: ConfigDict, domain: str, *, labelled: bool):
-    """The data source of config.data[domain]; UserError for a missing root."""
+    """The data source of config.data[domain]; UserError for a missing root.
+
+    The classes are the config's, for 'eval' those of `labels.ground_truth_of_config`.
+    """
     spec = ConfigDict(config.data[domain].to_dict())
     spec.root = config_lib.expand(spec.root, key=f"data.{domain}.root")
     # Every seed is judged on the same images.
-    seed = 0 if domain == "eval" else config.seed
+    judged = domain == "eval"
+    classes = labels.ground_truth_of_config if judged else labels.of_config
     return sources.build(
-        spec, classes=labels.of_config(config), seed=seed, labelled=labelled
+        spec,
+        classes=classes(config),
+        seed=0 if judged else config.seed,
+        labelled=labelled,
     )
 
 
@@ -242,7 +249,12 @@ def initial_variables(config: ConfigDict, model: nn.Module) -> dict:
 
 
 def load_run(
-    config: ConfigDict, model: nn.Module, key: str, workdir: str | pathlib.Path
+    config: ConfigDict,
+    model: nn.Module,
+    key: str,
+    workdir: str | pathlib.Path,
+    *,
+    only: int | None = None,
 ) -> tuple[int, dict]:
     """Step and {'params', 'batch_stats'} of the newest good checkpoint of a run.
 
@@ -251,6 +263,7 @@ def load_run(
       model: its network, which the variables must fit.
       key: the config key or flag that named the run, for messages.
       workdir: the run's folder.
+      only: this step instead of the newest.
 
     Raises:
       UserError: no such run, or its network differs from this one.
@@ -260,7 +273,7 @@ def load_run(
         raise UserError(f"{key}: no checkpoints in {path}; train that run first")
     others = Checkpoints(path, read_only=True)
     try:
-        step, variables = others.restore_variables()
+        step, variables = others.restore_variables(only)
     finally:
         others.close()
     variables = {name: variables[name] for name in ("params", "batch_stats")}

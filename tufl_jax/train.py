@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from tufl_jax import config as config_lib
-from tufl_jax import evaluation, labels, pictures, startup, steps, validation
+from tufl_jax import evaluation, labels, metrics, pictures, startup, steps, validation
 from tufl_jax import workdir as workdirs
 from tufl_jax.checkpoint import Checkpoints
 from tufl_jax.errors import UserError
@@ -189,7 +189,7 @@ class Loop:
         result = self.evaluator(variables).as_json(
             step=n, checkpoint=f"checkpoints/{n}"
         )
-        for key in ("miou", "miou_16", "miou_13"):
+        for key in ("miou_16", "miou_13", *metrics.MEANS):
             if key in result:
                 scalars[f"eval/{key}"] = result[key]
         for name, value in result["iou"].items():
@@ -199,6 +199,8 @@ class Loop:
             "%s step %d: mIoU %.1f", self.config.stage, n, 100 * result["miou"]
         )
         if n == self.config.train.num_steps and jax.process_index() == 0:
+            log = self.workdir / "metrics.jsonl"
+            result["best"] = evaluation.best_step(log, result)
             evaluation.write_json(self.workdir / "evaluation.json", result)
         return result
 

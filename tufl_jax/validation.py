@@ -50,6 +50,7 @@ def validate(config: ConfigDict) -> None:
             f"{config.optim.warmup_steps} of config.optim.warmup_steps"
         )
     _positive(config)
+    _evaluation(config.eval)
     source, target = config.data.source, config.data.target
     if config.stage != "source" and tuple(source.crop) != tuple(target.crop):
         raise UserError(
@@ -91,6 +92,28 @@ def _positive(config: ConfigDict) -> None:
     if config.mixing.boundary_size % 2 == 0:
         raise UserError(
             f"config.mixing.boundary_size: {config.mixing.boundary_size} is not odd"
+        )
+
+
+def _evaluation(settings: ConfigDict) -> None:
+    for key in ("resize", "window", "stride", "tile"):
+        size = settings[key]
+        if size is not None and (len(size) != 2 or min(size) < 1):
+            raise UserError(
+                f"config.eval.{key}: {tuple(size)} is not (height, width) in pixels"
+            )
+    if not settings.scales or min(settings.scales) <= 0:
+        raise UserError(
+            f"config.eval.scales: {tuple(settings.scales)}: give positive factors"
+        )
+    if settings.stride is not None and settings.window is None:
+        raise UserError("config.eval.stride needs config.eval.window beside it")
+    if settings.stride is not None and any(
+        s > w for s, w in zip(settings.stride, settings.window, strict=True)
+    ):
+        raise UserError(
+            f"config.eval.stride: {tuple(settings.stride)} leaves gaps between windows "
+            f"of {tuple(settings.window)}"
         )
 
 
