@@ -19,6 +19,8 @@ from tufl_jax.errors import UserError
 from tufl_jax.models import torch_names
 from tufl_jax.models.weight_files import read_weights
 
+RESNET_PARTS = ("conv1.", "bn1.", "layer1.", "layer2.", "layer3.", "layer4.")
+
 
 @dataclasses.dataclass(frozen=True)
 class Report:
@@ -99,15 +101,18 @@ def backbone_from_torch(
     Every backbone parameter must be there; `fc.*` and `num_batches_tracked` are
     ignored. Otherwise as `from_torch`.
     """
-    start = ".".join(model.BACKBONE) + "."
+    start = "".join(f"{module}." for module in model.BACKBONE)
     shapes = models.shapes(model)
     named = torch_names.flatten(shapes)
-    wanted = {k: v.shape for k, v in named.items() if k.startswith(start)}
+    parts = tuple(start + part for part in RESNET_PARTS)
+    wanted = {k: v.shape for k, v in named.items() if k.startswith(parts)}
     arrays, prefix = torch_names.strip_prefix(
         arrays, [k.removeprefix(start) for k in wanted]
     )
     arrays, ignored = _drop(arrays, ("*num_batches_tracked", "fc.weight", "fc.bias"))
-    arrays = {start + torch_names.torchvision(k): v for k, v in arrays.items()}
+    if not any(".downsample.0." in k for k in wanted):
+        arrays = {torch_names.released(k): v for k, v in arrays.items()}
+    arrays = {start + k: v for k, v in arrays.items()}
     report = _match(arrays, wanted, ignored, prefix)
     _check(report, (), ())
     return _fill(arrays, shapes, report, variables, abs_scale)
@@ -143,7 +148,7 @@ def load(path: str, model: nn.Module, variables: dict) -> dict:
 def is_backbone(arrays: dict[str, np.ndarray]) -> bool:
     """True for a torchvision ResNet, false for a whole segmentation network."""
     plain, _ = torch_names.strip_prefix(arrays, ("conv1.weight",))
-    parts = ("conv1.", "bn1.", "layer1.", "layer2.", "layer3.", "layer4.", "fc.")
+    parts = (*RESNET_PARTS, "fc.")
     return "conv1.weight" in plain and all(k.startswith(parts) for k in plain)
 
 

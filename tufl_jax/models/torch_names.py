@@ -52,8 +52,8 @@ def _to_layout(leaf):
     return leaf.transpose(axes)
 
 
-def torchvision(name: str) -> str:
-    """The name that this project (and TUFL) has for a torchvision ResNet's array."""
+def released(name: str) -> str:
+    """The name that TUFL's BiSeNet has for an array of a torchvision ResNet."""
     name = name.replace(".downsample.0.", ".downsample_conv.")
     return name.replace(".downsample.1.", ".downsample_bn.")
 
