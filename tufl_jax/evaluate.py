@@ -2,11 +2,15 @@
 
     python -m tufl_jax.evaluate --config configs/camvid_stage2.py --workdir runs/s2
     python -m tufl_jax.evaluate --config configs/demo.py --run stage2
+    python -m tufl_jax.evaluate --config configs/camvid_stage2.py --weights tufl.pth
 
 Reads the newest good checkpoint of the workdir (for a run of a recipe, its folder in
 the recipe's), prints IoU per class and writes `evaluation.json` there. Another set is a
 setting away, and then needs a name of its own:
 --config.data.eval.root=FOLDER --output evaluation_night.json
+
+With --weights the network comes from a file and no workdir is needed; the result is
+printed, and written where --output says.
 """
 
 import json
@@ -18,6 +22,7 @@ from ml_collections import ConfigDict
 from tufl_jax import cli, evaluation, recipe, startup, validation
 from tufl_jax import config as config_lib
 from tufl_jax.errors import UserError
+from tufl_jax.models import pretrained
 
 CONFIG = cli.define_config()
 WORKDIR = flags.DEFINE_string(
@@ -25,11 +30,24 @@ WORKDIR = flags.DEFINE_string(
 )
 RUN = flags.DEFINE_string("run", None, "Of a recipe: the run to evaluate.")
 OUTPUT = flags.DEFINE_string("output", "evaluation.json", "File in the workdir.")
+WEIGHTS = flags.DEFINE_string(
+    "weights", None, "Evaluate this file (.pth, .npz, .safetensors) instead of a run."
+)
 
 
 def main(_) -> None:
     """Evaluate --workdir with --config and print the table."""
     config = CONFIG.value
+    if WEIGHTS.value:
+        if WORKDIR.value or (RUN.value and not config.recipe):
+            raise UserError("--weights takes no --workdir, and --run only of a recipe")
+        if RUN.value:
+            config = config_lib.run_config(config, RUN.value)
+        result = evaluate_weights(config, pathlib.Path(WEIGHTS.value))
+        if flags.FLAGS["output"].present:
+            evaluation.write_json(pathlib.Path(OUTPUT.value), result)
+        print(recipe.results_table({pathlib.Path(WEIGHTS.value).name: result}))
+        return
     workdir = pathlib.Path(WORKDIR.value or f"runs/{cli.config_name()}")
     if config.recipe:
         if RUN.value not in config.recipe:
@@ -48,6 +66,21 @@ def main(_) -> None:
     )
     evaluation.write_json(workdir / OUTPUT.value, result)
     print(recipe.results_table({workdir.name: result}))
+
+
+def evaluate_weights(config: ConfigDict, path: pathlib.Path) -> dict:
+    """The content of evaluation.json for the network of a weights file.
+
+    Raises:
+      UserError: the file does not hold the whole network of config.model.
+    """
+    validation.validate(config)
+    model = startup.build_model(config)
+    variables = pretrained.load_network(str(path), model)
+    source = startup.open_dataset(config, "eval", labelled=True)
+    logging.info("evaluate %s on %d images", path, len(source))
+    evaluator = evaluation.Evaluator(config, model, source)
+    return evaluator(variables).as_json(step=0, checkpoint=str(path))
 
 
 def check_settings(config: ConfigDict, workdir: pathlib.Path) -> None:

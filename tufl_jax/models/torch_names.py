@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import jax
 from flax import traverse_util
 
-PREFIXES = ("module.", "model.", "backbone.", "net.")
+PREFIXES = ("module.", "model.", "backbone.", "net.", "Scale.")
 _LEAVES = {
     "params": {"kernel": "weight", "scale": "weight", "bias": "bias"},
     "batch_stats": {"mean": "running_mean", "var": "running_var"},
