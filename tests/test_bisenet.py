@@ -33,7 +33,8 @@ def recipe_value(name, shape, seed):
         return (0.5 + rng.random(shape)).astype(np.float32)
     if len(shape) == 1:
         return (0.6 + 0.4 * rng.random(shape)).astype(np.float32)
-    std = np.sqrt(2 / np.prod(shape[1:]))
+    gain = 2 if len(shape) == 4 else 1
+    std = np.sqrt(gain / np.prod(shape[1:]))
     return (rng.standard_normal(shape) * std).astype(np.float32)
 
 

@@ -329,7 +329,7 @@ def test_truncated_files_are_one_line(tmp_path, arrays):
         read_weights(tmp_path / "a.onnx")
 
 
-@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".pth"])
 def test_convert(tmp_path, capsys, model, variables, arrays, suffix):
     source, target = tmp_path / "in.pth", tmp_path / f"out{suffix}"
     wrapped = {f"module.{k}": v for k, v in arrays.items()}
@@ -339,7 +339,7 @@ def test_convert(tmp_path, capsys, model, variables, arrays, suffix):
     assert convert.main([str(source), str(target), "--sha256", digest]) == 0
     out = capsys.readouterr().out
     assert digest in out and "BiSeNet-ResNet18: width 4, 3 classes, 3 heads" in out
-    assert "prefix 'module.'" in out and "1 num_batches_tracked" in out
+    assert "prefix 'module.'" in out and "left out    1: " in out
     same(pretrained.from_torch(read_weights(target), model), variables)
     assert sorted(os.listdir(tmp_path)) == sorted([source.name, target.name])
 
@@ -349,7 +349,7 @@ def test_convert_backbone(tmp_path, capsys, arrays):
     target = str(tmp_path / "out.npz")
     assert convert.main([str(tmp_path / "in.pth"), target, "--abs-scale"]) == 0
     out = capsys.readouterr().out
-    assert "torchvision resnet18" in out and "20 norm scales" in out
+    assert "ResNet-18: width 4" in out and "20 norm scales" in out
     want = np.abs(arrays["cp.resnet.bn1.weight"]) + np.float32(1e-5)
     np.testing.assert_array_equal(read_weights(target)["bn1.weight"], want)
 

@@ -99,15 +99,31 @@ def base() -> ConfigDict:
     c.classes.colours = ()  # (red, green, blue) of each; empty: chosen for you
 
     c.model = ConfigDict()
-    c.model.name = "bisenet"
+    c.model.name = "bisenet"  # bisenet | deeplabv2
     c.model.width = 64  # channels of the stem; 64 is the published network
-    c.model.aux_heads = True
-    c.model.activation = "leaky_relu"  # slope 0.01 [R]; 'relu' for newer BiSeNets
-    c.model.normalization = "imagenet"  # input convention: imagenet | unit | caffe
+    # More outputs, trained and averaged with the main one. None: bisenet has two [R],
+    # deeplabv2 none; True gives its sum heads one on stage 3 (multi-level AdaptSegNet).
+    c.model.aux_heads = config_dict.placeholder(bool)
+    # bisenet. None: leaky_relu, slope 0.01 [R]; 'relu' for newer BiSeNets.
+    c.model.activation = config_dict.placeholder(str)
+    # deeplabv2. None: proda, the paper's network [P Table VII]; 'sum4': ADVENT and
+    # others; 'sum2': AdaptSegNet, DACS, MaxSquare, whose loop returns after two.
+    c.model.head = config_dict.placeholder(str)
+    # deeplabv2. None: caffe, a bottleneck strides in its first 1x1; 'torch': in its
+    # 3x3, as torchvision's weights were trained.
+    c.model.stride_place = config_dict.placeholder(str)
+    # deeplabv2. True: a batch norm before the head, as with ProDA's SimCLR weights.
+    c.model.bn_pretrain = config_dict.placeholder(bool)
+    # Input convention: imagenet (RGB, mean and deviation; TUFL, torchvision weights) |
+    # unit (RGB / 255; ProDA) | caffe (BGR, mean only; AdaptSegNet, ADVENT, DACS).
+    c.model.normalization = "imagenet"
     # 'frozen': running statistics fixed, scale and offset trained [R];
     # 'trained': statistics of the whole batch on all devices; 'per_domain': source and
     # target images apart, running averages of the target (separate passes: ProDA).
     c.model.batch_norm = "trained"
+    # Whether its scale and offset are trained. False with 'frozen' freezes all of it;
+    # False with 'per_domain' is AdaptSegNet, ADVENT and DACS: batch statistics only.
+    c.model.batch_norm_affine = True
 
     c.init = ConfigDict()
     c.init.run = ""  # workdir whose last checkpoint gives params and statistics
@@ -159,7 +175,11 @@ def base() -> ConfigDict:
     c.optim = ConfigDict()
     c.optim.name = "sgd"  # [P]; 'adamw' for short trainings from random weights
     c.optim.learning_rate = 2.5e-4  # [P], source; 0.5e-5 in stages 1 and 2
-    c.optim.head_multiplier = 10.0  # FFM and output heads (upstream BiSeNet)
+    c.optim.head_multiplier = 10.0  # BiSeNet: FFM and output heads (upstream)
+    # Factor of everything else. Published DeepLabV2 code lists each backbone tensor
+    # three times (AdaptSegNet's family, ProDA but for its stage 1), so torch steps it
+    # three times: 3.0 gives their real rates. BiSeNet's code does not: 1.0.
+    c.optim.backbone_multiplier = 1.0
     c.optim.momentum = 0.9  # [P]; b1 of adamw
     c.optim.weight_decay = 5e-4  # convolution kernels only [P, R]
     c.optim.warmup_steps = 100  # [P]

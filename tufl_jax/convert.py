@@ -1,35 +1,35 @@
 """Converts weights: python -m tufl_jax.convert resnet18.pth resnet18.npz
 
 Reads .pth / .pt (without torch, and without executing anything), .npz and .safetensors;
-writes .npz or .safetensors. Both hold the one stored form of this project: arrays
+writes .npz, .safetensors or .pth. All hold the one stored form of this project: arrays
 under their torch names in torch layout. So a converted file can be given to
-`config.init.pretrained`, and a .safetensors file goes back to torch with
-`model.load_state_dict(safetensors.torch.load_file(path))`.
+`config.init.pretrained` and to `evaluate --weights`, and a .pth file goes to torch with
+`model.load_state_dict(torch.load(path, weights_only=True))`.
 
-Prints the SHA-256 of the input, what it was recognised as and what was left out.
-A problem is one line on stderr and exit code 1, and nothing is written.
+    python -m tufl_jax.convert --workdir runs/s2 tufl.pth
+
+writes the network of a run's newest good checkpoint.
+
+Prints the SHA-256 of the input, what it was recognised as and how its arrays fit that
+network. A problem is one line on stderr and exit code 1, and nothing is written.
 """
 
 import argparse
 import hashlib
+import json
 import os
-import re
+import pathlib
 import sys
 
 import numpy as np
+from absl import logging
 
+from tufl_jax import config as config_lib
+from tufl_jax import startup
 from tufl_jax.errors import UserError
-from tufl_jax.models import pretrained, torch_names
+from tufl_jax.models import pretrained, released
 from tufl_jax.models.weight_files import read_weights
-
-# (bottleneck blocks, blocks in stage 3) -> name.
-_RESNETS = {
-    (False, 2): "torchvision resnet18",
-    (False, 6): "torchvision resnet34",
-    (True, 6): "torchvision resnet50",
-    (True, 23): "torchvision resnet101",
-}
-_KEYS = ("conv1.weight", "layer1.0.conv1.weight", "cp.resnet.conv1.weight")
+from tufl_jax.models.weight_writers import check_suffix, write_weights
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -39,8 +39,11 @@ def main(argv: list[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("input", help=".pth, .pt, .npz or .safetensors")
-    parser.add_argument("output", help=".npz or .safetensors")
+    parser.add_argument(
+        "input", nargs="?", help=".pth, .pt, .npz or .safetensors; not with --workdir"
+    )
+    parser.add_argument("output", help=".npz, .safetensors or .pth")
+    parser.add_argument("--workdir", help="folder of a run, instead of the input")
     parser.add_argument("--sha256", default="", help="what the input must hash to")
     parser.add_argument(
         "--abs-scale",
@@ -49,14 +52,21 @@ def main(argv: list[str] | None = None) -> int:
         "(do it once only)",
     )
     args = parser.parse_args(argv)
+    if (args.input is None) == (args.workdir is None):
+        parser.error("give an input file or --workdir")
+    if args.workdir and (args.sha256 or args.abs_scale):
+        parser.error("--sha256 and --abs-scale are for files")
     try:
-        for line in convert(
-            args.input, args.output, sha256=args.sha256, abs_scale=args.abs_scale
-        ):
-            print(line)
+        if args.workdir:
+            lines = export(args.workdir, args.output)
+        else:
+            lines = convert(
+                args.input, args.output, sha256=args.sha256, abs_scale=args.abs_scale
+            )
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    print("\n".join(lines))
     return 0
 
 
@@ -67,15 +77,14 @@ def convert(
 
     Args:
       source: file that `read_weights` reads.
-      target: .npz or .safetensors; replaced atomically.
+      target: file that `write_weights` writes; replaced atomically.
       sha256: hexadecimal digest to check before reading; '' for none.
       abs_scale: as in `pretrained.from_torch`.
 
     Raises:
       UserError: nothing has been written then.
     """
-    if os.path.splitext(target)[1] not in (".npz", ".safetensors"):
-        raise UserError(f"{target}: can write .npz and .safetensors only")
+    check_suffix(target)
     if not os.path.isfile(source):
         raise UserError(f"{source}: no such file")
     with open(source, "rb") as file:
@@ -83,49 +92,63 @@ def convert(
     if sha256 and digest != sha256.lower():
         raise UserError(f"{source}: SHA-256 is {digest}, expected {sha256}")
     arrays = read_weights(source)
-    total = len(arrays)
-    arrays, prefix = torch_names.strip_prefix(arrays, _KEYS)
-    dropped = [k for k in arrays if k.endswith("num_batches_tracked")]
-    arrays = {k: np.ascontiguousarray(v) for k, v in arrays.items() if k not in dropped}
+    try:
+        known = released.recognise(arrays)
+        report = pretrained.compare(known)
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from None
     lines = [
         f"sha256      {digest}",
-        f"recognised  {recognise(arrays)}",
-        f"arrays      {total} read, {len(arrays)} written",
+        f"recognised  {known.title}",
+        f"loaded      {len(report.loaded)} of {len(arrays)} arrays",
+        "missing     0, unexpected 0, of another shape 0",
     ]
-    if prefix:
-        lines.append(f"stripped    prefix '{prefix}'")
-    if dropped:
-        lines.append(f"left out    {len(dropped)} num_batches_tracked")
+    if known.ignored:
+        lines.append(f"left out    {len(known.ignored)}: {some(known.ignored)}")
+    lines += [f"note        {note}" for note in known.notes]
+    out = dict(known.arrays)
     if abs_scale:
-        scales = _norm_scales(arrays)
+        scales = _norm_scales(out)
         for name in scales:
-            arrays[name] = np.abs(arrays[name]) + np.float32(1e-5)
+            out[name] = np.abs(out[name]) + np.float32(1e-5)
         lines.append(f"changed     {len(scales)} norm scales to |scale| + 1e-5")
-    _write(target, arrays)
+    write_weights(target, out)
     return [*lines, f"written     {target}"]
 
 
-def recognise(arrays: dict[str, np.ndarray]) -> str:
-    """Names the network that the arrays (without prefix) belong to.
+def export(workdir: str, target: str) -> list[str]:
+    """Writes the network of a run's newest good checkpoint; returns the report.
 
-    Raises UserError for a network that no program of this project can use.
+    Raises:
+      UserError: nothing has been written then.
     """
-    if pretrained.is_backbone(arrays):
-        blocks = {re.match(r"layer3\.(\d+)\.", name) for name in arrays} - {None}
-        bottleneck = "layer1.0.conv3.weight" in arrays
-        kind = (bottleneck, len({match[1] for match in blocks}))
-        if kind in _RESNETS:
-            return _RESNETS[kind]
-    if "cp.resnet.conv1.weight" in arrays and "conv_out.conv_out.weight" in arrays:
-        width = arrays["cp.resnet.conv1.weight"].shape[0]
-        classes = arrays["conv_out.conv_out.weight"].shape[0]
-        heads = 3 if "conv_out16.conv_out.weight" in arrays else 1
-        return f"BiSeNet-ResNet18: width {width}, {classes} classes, {heads} heads"
-    names = ", ".join(list(arrays)[:3])
-    raise UserError(
-        f"not a network this project knows (first arrays: {names}); it knows "
-        f"{', '.join(_RESNETS.values())} and BiSeNet-ResNet18"
-    )
+    check_suffix(target)
+    path = pathlib.Path(workdir) / "config.json"
+    if not path.is_file():
+        raise UserError(f"no config.json in {workdir}: it is not the folder of a run")
+    try:
+        saved = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is not readable ({error})") from None
+    config = config_lib.base()
+    for key, value in config_lib.flatten(saved):
+        if key.startswith("model.") or key == "num_classes":
+            config_lib.set_key(config, key, value)
+    model = startup.build_model(config)
+    step, variables = startup.load_run(config, model, "--workdir", workdir)
+    arrays = pretrained.to_torch(variables, model)
+    write_weights(target, arrays)
+    return [
+        f"network     {config.model.name}, {config.num_classes} classes",
+        f"checkpoint  step {step} of {workdir}",
+        f"written     {target}, {len(arrays)} arrays",
+    ]
+
+
+def some(names, limit: int = 4) -> str:
+    """The first names and how many more there are."""
+    more = f", ... {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
 
 
 def _norm_scales(arrays) -> list[str]:
@@ -134,31 +157,6 @@ def _norm_scales(arrays) -> list[str]:
     return [k + "weight" for k in means if k + "weight" in arrays]
 
 
-def _write(path, arrays):
-    temporary = f"{path}.{os.getpid()}.tmp"
-    try:
-        with open(temporary, "wb") as file:
-            if path.endswith(".npz"):
-                np.savez(file, **arrays)
-            else:
-                try:
-                    from safetensors.numpy import save
-                except ImportError:
-                    raise UserError(
-                        f"{path}: writing .safetensors needs "
-                        "pip install 'tufl-jax[convert]'"
-                    ) from None
-
-                file.write(save(arrays))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot write ({error.strerror})") from None
-    finally:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
-
-
 if __name__ == "__main__":
+    logging.set_verbosity(logging.ERROR)  # the report says it all
     sys.exit(main())

@@ -2,6 +2,7 @@
 
     python -m tufl_jax.evaluate --config configs/camvid_stage2.py --workdir runs/s2
     python -m tufl_jax.evaluate --config configs/demo.py --run stage2
+    python -m tufl_jax.evaluate --config configs/camvid_stage2.py --weights tufl.pth
 
 Reads the newest good checkpoint of the workdir (for a run of a recipe, its folder in
 the recipe's), prints IoU per class and writes `evaluation.json` there. Where the run's
@@ -15,6 +16,9 @@ Another set or protocol is a setting away, and then needs a name of its own:
 --export FOLDER also writes every prediction, as label ids for the Cityscapes benchmark
 and in colour; with --unlabelled for a set without labels. The same command continues an
 evaluation that was stopped.
+
+With --weights the network comes from a file and no workdir is needed; the result is
+printed, and written where --output says.
 """
 
 import json
@@ -36,6 +40,7 @@ from tufl_jax import (
 from tufl_jax import config as config_lib
 from tufl_jax.errors import UserError
 from tufl_jax.journal import Journal
+from tufl_jax.models import pretrained
 
 CONFIG = cli.define_config()
 WORKDIR = flags.DEFINE_string(
@@ -45,11 +50,51 @@ RUN = flags.DEFINE_string("run", None, "Of a recipe: the run to evaluate.")
 OUTPUT = flags.DEFINE_string("output", "evaluation.json", "File in the workdir.")
 EXPORT = flags.DEFINE_string("export", None, "Folder for pictures of the predictions.")
 UNLABELLED = flags.DEFINE_boolean("unlabelled", False, "Only --export, count nothing.")
+WEIGHTS = flags.DEFINE_string(
+    "weights", None, "Evaluate this file (.pth, .npz, .safetensors) instead of a run."
+)
 
 
 def main(_) -> None:
-    """Evaluate --workdir with --config and print the table."""
+    """Evaluate --workdir or --weights with --config and print the table."""
     config = CONFIG.value
+    if UNLABELLED.value and not EXPORT.value:
+        raise UserError("--unlabelled has nothing to do without --export FOLDER")
+    results, note = evaluate_file(config) if WEIGHTS.value else evaluate_run(config)
+    if results and jax.process_index() == 0:
+        print(recipe.results_table(results))
+        if note:
+            print(note)
+
+
+def evaluate_file(config: ConfigDict) -> tuple[dict, str]:
+    """{file name: result} of the network in --weights, and nothing to add.
+
+    Raises:
+      UserError: the file does not hold the whole network of config.model.
+    """
+    if WORKDIR.value or (RUN.value and not config.recipe):
+        raise UserError("--weights takes no --workdir, and --run only of a recipe")
+    if RUN.value:
+        config = config_lib.run_config(config, RUN.value)
+    validation.validate(config)
+    path = pathlib.Path(WEIGHTS.value)
+    model = startup.build_model(config)
+    variables = pretrained.load_network(str(path), model)
+    source = startup.open_dataset(config, "eval", labelled=not UNLABELLED.value)
+    logging.info("evaluate %s on %d images", path, len(source))
+    evaluator = evaluation.Evaluator(config, model, source)
+    place = pathlib.Path(OUTPUT.value).parent
+    result = evaluate(evaluator, config, place, variables, 0, str(path), EXPORT.value)
+    if result is None:
+        return {}, ""
+    if flags.FLAGS["output"].present:
+        write(pathlib.Path(OUTPUT.value), result)
+    return {path.name: result}, ""
+
+
+def evaluate_run(config: ConfigDict) -> tuple[dict, str]:
+    """{name: result} of the run's last step and, if it is kept, its best; a remark."""
     workdir = pathlib.Path(WORKDIR.value or f"runs/{cli.config_name()}")
     if config.recipe:
         if RUN.value not in config.recipe:
@@ -58,17 +103,20 @@ def main(_) -> None:
         config = recipe.resolve(config, RUN.value, workdir)
         workdir = workdir / RUN.value
     validation.validate(config)
-    if UNLABELLED.value and not EXPORT.value:
-        raise UserError("--unlabelled has nothing to do without --export FOLDER")
     as_trained = check_settings(config, workdir)
     source = startup.open_dataset(config, "eval", labelled=not UNLABELLED.value)
     model = startup.build_model(config)
     evaluator = evaluation.Evaluator(config, model, source)
     step, variables = startup.load_run(config, model, "workdir", workdir)
     logging.info("evaluate step %d of %s on %d images", step, workdir, len(source))
-    result = evaluate(evaluator, config, workdir, step, variables, EXPORT.value)
+
+    def judge(variables, step, folder=None):
+        name = f"checkpoints/{step}"
+        return evaluate(evaluator, config, workdir, variables, step, name, folder)
+
+    result = judge(variables, step, EXPORT.value)
     if result is None:
-        return
+        return {}, ""
     results, note = {workdir.name: result}, ""
     if as_trained:
         best = evaluation.best_step(workdir / "metrics.jsonl", result)
@@ -82,28 +130,28 @@ def main(_) -> None:
             _, variables = startup.load_run(
                 config, model, "workdir", workdir, only=best["step"]
             )
-            other = evaluate(evaluator, config, workdir, best["step"], variables)
-            results[f"best ({best['step']})"] = other
+            results[f"best ({best['step']})"] = judge(variables, best["step"])
             name = OUTPUT.value.removesuffix(".json") + "_best.json"
-            write(workdir / name, other)
+            write(workdir / name, results[f"best ({best['step']})"])
     write(workdir / OUTPUT.value, result)
-    if jax.process_index() == 0:
-        print(recipe.results_table(results), note, sep="\n")
+    return results, note
 
 
 def evaluate(
     evaluator: evaluation.Evaluator,
     config: ConfigDict,
-    workdir: pathlib.Path,
-    step: int,
+    place: pathlib.Path,
     variables: dict,
+    step: int,
+    checkpoint: str,
     folder: str | None = None,
 ) -> dict | None:
-    """One checkpoint's content of evaluation.json, None without labels.
+    """One network's content of evaluation.json, None without labels.
 
-    Its journal lies beside what it writes, so that deleting the one deletes the other.
+    Its journal lies beside what it writes (in `place`, or in the `folder` of exported
+    pictures), so that deleting the one deletes the other.
     """
-    place = pathlib.Path(folder) if folder else workdir
+    place = pathlib.Path(folder) if folder else place
     journal = Journal(
         place / f".{OUTPUT.value}.journal{jax.process_index()}",
         f"{UNLABELLED.value} {evaluator.fingerprint(variables)}",
@@ -115,7 +163,7 @@ def evaluate(
             evaluator.export(variables, journal=journal, keep=keep)
         else:
             result = evaluator(variables, journal=journal, keep=keep).as_json(
-                step=step, checkpoint=f"checkpoints/{step}"
+                step=step, checkpoint=checkpoint
             )
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):

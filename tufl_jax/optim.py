@@ -57,19 +57,20 @@ def sgd(
     weight_decay: float,
     head_modules: Sequence[str] = (),
     head_multiplier: float = 1.0,
+    backbone_multiplier: float = 1.0,
 ) -> optax.GradientTransformation:
     """SGD as torch does it: decay into the gradient, momentum, then the rate.
 
     Convolution kernels are decayed; normalisation parameters and biases are not.
     Parameters under one of the top-level `head_modules` move `head_multiplier`
-    times as fast. The momentum buffer is kept before the rate, so a change of rate
-    acts at once.
+    times as fast, all others `backbone_multiplier` times. The momentum buffer is kept
+    before the rate, so a change of rate acts at once.
     """
 
     return optax.chain(
         optax.add_decayed_weights(weight_decay, mask=decayed),
         optax.trace(decay=momentum),
-        _scale_modules(head_modules, head_multiplier),
+        _scale_modules(head_modules, head_multiplier, backbone_multiplier),
         optax.scale_by_learning_rate(schedule),
     )
 
@@ -81,6 +82,7 @@ def adamw(
     weight_decay: float,
     head_modules: Sequence[str] = (),
     head_multiplier: float = 1.0,
+    backbone_multiplier: float = 1.0,
 ) -> optax.GradientTransformation:
     """Adam with decoupled decay (b1 = `momentum`, b2 = 0.999), as later peers use.
 
@@ -89,19 +91,20 @@ def adamw(
     return optax.chain(
         optax.scale_by_adam(b1=momentum),
         optax.add_decayed_weights(weight_decay, mask=decayed),
-        _scale_modules(head_modules, head_multiplier),
+        _scale_modules(head_modules, head_multiplier, backbone_multiplier),
         optax.scale_by_learning_rate(schedule),
     )
 
 
-def _scale_modules(modules: Sequence[str], factor: float):
-    def chosen(params):
+def _scale_modules(modules: Sequence[str], inside: float, outside: float):
+    def update(updates, params=None):
+        del params
         return {
-            name: jax.tree.map(lambda _, name=name: name in modules, tree)
-            for name, tree in params.items()
+            name: optax.tree.scale(inside if name in modules else outside, tree)
+            for name, tree in updates.items()
         }
 
-    return optax.masked(optax.scale(factor), chosen)
+    return optax.stateless(update)
 
 
 def decayed(params) -> dict:

@@ -133,14 +133,15 @@ def open_batches(
 
 
 def build_model(config: ConfigDict) -> nn.Module:
-    """The network of config.model."""
+    """The network of config.model; UserError for an option that it lacks."""
+    names = ("aux_heads", "activation", "head", "stride_place", "bn_pretrain")
+    options = {name: config.model[name] for name in names}
     return models.build(
         config.model.name,
         num_classes=config.num_classes,
         width=config.model.width,
-        aux_heads=config.model.aux_heads,
-        activation=config.model.activation,
         axis_name=step_lib.AXIS,
+        **{name: value for name, value in options.items() if value is not None},
     )
 
 
@@ -159,6 +160,7 @@ def build_optimizer(config: ConfigDict, model: nn.Module):
         weight_decay=config.optim.weight_decay,
         head_modules=model.HEAD_MODULES,
         head_multiplier=config.optim.head_multiplier,
+        backbone_multiplier=config.optim.backbone_multiplier,
     )
     return optimizer, schedule
 

@@ -5,6 +5,7 @@ output convolutions, auxiliary heads on the 1/8 and 1/16 context maps, logits re
 with aligned corners. Weights of the two families do not mix.
 """
 
+import math
 from typing import Any, ClassVar
 
 import jax
@@ -135,14 +136,32 @@ class BiSeNet(nn.Module):
     )
     BACKBONE: ClassVar[tuple[str, ...]] = ("cp", "resnet")
 
+    @staticmethod
+    def initial(path: tuple[str, ...], shape, fan_in: int) -> tuple[str, float] | None:
+        """How a new parameter is drawn.
+
+        Args:
+          path: its path in the tree.
+          shape: its shape.
+          fan_in: of the kernel beside it (or of itself); 0 where there is none.
+
+        Returns:
+          ('normal', standard deviation), ('uniform', bound), or None for the constant
+          that `models.init` has for the name.
+        """
+        return ("normal", 1 / math.sqrt(fan_in)) if path[-1] == "kernel" else None
+
     @nn.compact
-    def __call__(self, images: jax.Array, train: bool = False) -> tuple[jax.Array, ...]:
+    def __call__(
+        self, images: jax.Array, train: bool = False, keys: jax.Array | None = None
+    ) -> tuple[jax.Array, ...]:
         """Logits at the size of the images.
 
         Args:
           images: float[B, H, W, 3], normalised.
           train: batch statistics, running averages move (make `batch_stats`
             mutable); False: running averages as they are.
+          keys: not used: this network has no dropout.
 
         Returns:
           f32[B, H, W, num_classes] of the main head; with `aux_heads` followed by

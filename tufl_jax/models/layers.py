@@ -100,22 +100,62 @@ class BatchNorm(nn.Module):
 
 
 def conv(
-    features: int, size: int, *, stride: int = 1, options: Options, name: str
+    features: int,
+    size: int,
+    *,
+    stride: int = 1,
+    dilation: int = 1,
+    kernel_init=KAIMING,
+    bias_init=None,
+    options: Options,
+    name: str,
 ) -> nn.Conv:
-    """Convolution without bias, padded by size // 2 on both sides (also with stride).
+    """Convolution padded by dilation * (size // 2) on both sides (also with stride).
 
-    flax's own 'SAME' pads (0, 1) at stride 2 where torch pads (1, 1).
+    flax's own 'SAME' pads (0, 1) at stride 2 where torch pads (1, 1). Without
+    `bias_init` there is no bias.
     """
     return nn.Conv(
         features,
         (size, size),
         strides=stride,
-        padding=size // 2,
-        use_bias=False,
-        kernel_init=KAIMING,
+        padding=dilation * (size // 2),
+        kernel_dilation=dilation,
+        use_bias=bias_init is not None,
+        kernel_init=kernel_init,
+        bias_init=bias_init or nn.initializers.zeros,
         dtype=options.dtype,
         name=name,
     )
+
+
+def torch_uniform(fan_in: int):
+    """torch's default for convolutions and dense layers: U(-b, b), b = fan_in^-1/2."""
+
+    def uniform(key, shape, dtype=jnp.float32):
+        bound = fan_in**-0.5
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return uniform
+
+
+def channel_dropout(keys: jax.Array, x: jax.Array, *, rate: float) -> jax.Array:
+    """Zeroes whole channels with probability `rate` and scales the others up.
+
+    An image's channels depend on its own key only, so it does not matter how a batch
+    is split over devices.
+
+    Args:
+      keys: key[B].
+      x: float[B, H, W, C].
+      rate: in [0, 1).
+
+    Returns:
+      The same shape and dtype.
+    """
+    channels = x.shape[-1:]
+    keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, channels))(keys)
+    return x * (keep / (1 - rate)).astype(x.dtype)[:, None, None]
 
 
 class ConvBNAct(nn.Module):
@@ -141,18 +181,21 @@ def global_mean(x: jax.Array) -> jax.Array:
     return x.mean((1, 2), keepdims=True, dtype=jnp.float32).astype(x.dtype)
 
 
-def max_pool(x: jax.Array) -> jax.Array:
+def max_pool(x: jax.Array, *, ceil: bool = False) -> jax.Array:
     """Max pooling 3x3, stride 2, padding 1: [B, H, W, C] -> [B, (H+1)//2, (W+1)//2, C].
+
+    `ceil` rounds the size up as torch's ceil_mode does, to (H // 2 + 1, W // 2 + 1).
 
     Two passes of comparisons: on CPU the backward of `reduce_window` is a scatter and
     many times slower. As there, the gradient of a tie goes to the first maximum.
     """
-    return _max_pool_axis(_max_pool_axis(x, axis=2), axis=1)
+    return _max_pool_axis(_max_pool_axis(x, 2, ceil), 1, ceil)
 
 
-def _max_pool_axis(x, *, axis):
-    pads = [(1, 1) if i == axis else (0, 0) for i in range(x.ndim)]
-    size = (x.shape[axis] + 1) // 2
+def _max_pool_axis(x, axis, ceil):
+    size = x.shape[axis] // 2 + 1 if ceil else (x.shape[axis] + 1) // 2
+    after = 2 * size - x.shape[axis]
+    pads = [(1, after) if i == axis else (0, 0) for i in range(x.ndim)]
     x = jnp.pad(x, pads, constant_values=-jnp.inf)
     taps = [
         jax.lax.slice_in_dim(x, i, i + 2 * size - 1, stride=2, axis=axis)

@@ -16,7 +16,7 @@ from flax import traverse_util
 
 from tufl_jax import models
 from tufl_jax.errors import UserError
-from tufl_jax.models import torch_names
+from tufl_jax.models import released, torch_names
 from tufl_jax.models.weight_files import read_weights
 
 
@@ -99,18 +99,43 @@ def backbone_from_torch(
     Every backbone parameter must be there; `fc.*` and `num_batches_tracked` are
     ignored. Otherwise as `from_torch`.
     """
-    start = ".".join(model.BACKBONE) + "."
     shapes = models.shapes(model)
-    named = torch_names.flatten(shapes)
-    wanted = {k: v.shape for k, v in named.items() if k.startswith(start)}
-    arrays, prefix = torch_names.strip_prefix(
-        arrays, [k.removeprefix(start) for k in wanted]
-    )
+    arrays, prefix = torch_names.strip_prefix(arrays, ("conv1.weight",))
     arrays, ignored = _drop(arrays, ("*num_batches_tracked", "fc.weight", "fc.bias"))
-    arrays = {start + torch_names.torchvision(k): v for k, v in arrays.items()}
-    report = _match(arrays, wanted, ignored, prefix)
+    arrays, report = _match_backbone(arrays, model, shapes, ignored, prefix)
     _check(report, (), ())
     return _fill(arrays, shapes, report, variables, abs_scale)
+
+
+def _match_backbone(arrays, model, shapes, ignored, prefix):
+    """The arrays under the names they have in the model, and the Report."""
+    start = "".join(f"{module}." for module in model.BACKBONE)
+    parts = tuple(start + part for part in released.RESNET_PARTS)
+    named = torch_names.flatten(shapes)
+    wanted = {k: v.shape for k, v in named.items() if k.startswith(parts)}
+    if not any(".downsample.0." in k for k in wanted):
+        arrays = {torch_names.released(k): v for k, v in arrays.items()}
+    arrays = {start + k: v for k, v in arrays.items()}
+    return arrays, _match(arrays, wanted, ignored, prefix)
+
+
+def compare(known: released.Recognised) -> Report:
+    """How a recognised file fits the network that it was recognised as.
+
+    Raises:
+      UserError: as `from_torch` and `backbone_from_torch`.
+    """
+    shapes = models.shapes(known.model)
+    arrays = known.arrays
+    if known.backbone:
+        arrays, report = _match_backbone(arrays, known.model, shapes, known.ignored, "")
+    else:
+        wanted = {k: v.shape for k, v in torch_names.flatten(shapes).items()}
+        report = _match(arrays, wanted, known.ignored, "")
+    _check(report, (), ())
+    for name, value in arrays.items():
+        _check_finite(name, value)
+    return report
 
 
 def to_torch(variables: dict, model: nn.Module) -> dict[str, np.ndarray]:
@@ -133,18 +158,24 @@ def load(path: str, model: nn.Module, variables: dict) -> dict:
     """
     arrays = read_weights(path)
     try:
-        if is_backbone(arrays):
-            return backbone_from_torch(arrays, model, variables)
-        return from_torch(arrays, model)
+        known = released.recognise(arrays)
+        if known.backbone:
+            return backbone_from_torch(known.arrays, model, variables)
+        return from_torch(known.arrays, model)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
 
 
-def is_backbone(arrays: dict[str, np.ndarray]) -> bool:
-    """True for a torchvision ResNet, false for a whole segmentation network."""
-    plain, _ = torch_names.strip_prefix(arrays, ("conv1.weight",))
-    parts = ("conv1.", "bn1.", "layer1.", "layer2.", "layer3.", "layer4.", "fc.")
-    return "conv1.weight" in plain and all(k.startswith(parts) for k in plain)
+def load_network(path: str, model: nn.Module) -> dict:
+    """Reads the variables of a whole network; as `load`, but a backbone is refused."""
+    arrays = read_weights(path)
+    try:
+        known = released.recognise(arrays)
+        if known.backbone:
+            raise UserError(f"holds a trunk without a head ({known.title})")
+        return from_torch(known.arrays, model)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
 
 
 def _drop(arrays, patterns):
@@ -205,8 +236,7 @@ def _fill(arrays, shapes, report: Report, variables, abs_scale) -> dict:
             name = torch_names.name(collection, path)
             if name in loaded:
                 value = torch_names.from_layout(np.asarray(arrays[name], np.float32))
-                if not np.isfinite(value).all():
-                    raise UserError(f"'{name}' has values that are not finite")
+                _check_finite(name, value)
                 if abs_scale and path[-1] == "scale":
                     value = np.abs(value) + np.float32(1e-5)
                 flat[path] = np.ascontiguousarray(value)
@@ -216,6 +246,11 @@ def _fill(arrays, shapes, report: Report, variables, abs_scale) -> dict:
                 raise UserError(f"'{name}' is missing and there is no first value")
         filled[collection] = traverse_util.unflatten_dict(flat)
     return filled
+
+
+def _check_finite(name, value) -> None:
+    if not np.isfinite(value).all():
+        raise UserError(f"'{name}' has values that are not finite")
 
 
 def _shape(shape) -> str:

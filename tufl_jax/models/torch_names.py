@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import jax
 from flax import traverse_util
 
-PREFIXES = ("module.", "model.", "backbone.", "net.")
+PREFIXES = ("module.", "model.", "backbone.", "net.", "Scale.")
 _LEAVES = {
     "params": {"kernel": "weight", "scale": "weight", "bias": "bias"},
     "batch_stats": {"mean": "running_mean", "var": "running_var"},
@@ -52,8 +52,8 @@ def _to_layout(leaf):
     return leaf.transpose(axes)
 
 
-def torchvision(name: str) -> str:
-    """The name that this project (and TUFL) has for a torchvision ResNet's array."""
+def released(name: str) -> str:
+    """The name that TUFL's BiSeNet has for an array of a torchvision ResNet."""
     name = name.replace(".downsample.0.", ".downsample_conv.")
     return name.replace(".downsample.1.", ".downsample_bn.")
 

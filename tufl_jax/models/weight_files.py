@@ -31,6 +31,13 @@ _STORAGES = {
     "BoolStorage": np.dtype("?"),
 }
 _CONTAINERS = ("state_dict", "model_state_dict", "model")
+# NumPy numbers, such as the best mIoU so far: read as nothing.
+_SCALARS = (
+    ("numpy.core.multiarray", "scalar"),
+    ("numpy._core.multiarray", "scalar"),
+    ("numpy", "dtype"),
+    ("_codecs", "encode"),
+)
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 # What damaged files raise in the readers; a hostile pickle adds the last three.
 _BROKEN = (
@@ -52,7 +59,7 @@ def read_weights(path: str | os.PathLike) -> dict[str, np.ndarray]:
     Args:
       path: .npz, .safetensors, or .pth / .pt / .tar as torch.save writes them (zip or
         the older format; a state dict, or a dict that has one under 'state_dict',
-        'model_state_dict' or 'model').
+        'model_state_dict' or 'model', or as ProDA under its class and 'model_state').
 
     Returns:
       name -> array, in the dtype and layout of the file.
@@ -115,16 +122,30 @@ def _read_torch(path):
     with open(path, "rb") as file:
         is_zip = file.read(4) == b"PK\x03\x04"
     root = _read_torch_zip(path) if is_zip else _read_torch_legacy(path)
-    for key in _CONTAINERS:
-        if isinstance(root, dict) and isinstance(root.get(key), dict):
-            root = root[key]
-            break
+    root = _state_dict(root)
     if not isinstance(root, dict) or not root:
         raise UserError("holds no state dict; save model.state_dict()")
     for name, value in root.items():
         if not isinstance(name, str) or not isinstance(value, _Tensor):
             raise UserError(f"entry {name!r} is no tensor; save model.state_dict()")
     return {name: value.array() for name, value in root.items()}
+
+
+def _state_dict(root):
+    """What `root` holds under one of the names that trainers have for the network."""
+    if not isinstance(root, dict):
+        return root
+    for key in _CONTAINERS:
+        if isinstance(root.get(key), dict):
+            return root[key]
+    # ProDA: {'iter': ..., 'ResNet101': {'model_state': ...}, ...}, the largest of them
+    # being the network and the others discriminators.
+    nets = [
+        value["model_state"]
+        for value in root.values()
+        if isinstance(value, dict) and isinstance(value.get("model_state"), dict)
+    ]
+    return max(nets, key=len, default=root)
 
 
 def _read_torch_zip(path):
@@ -210,8 +231,21 @@ class _Tensor:
         return np.array(view, order="C")
 
 
+class _Ignored:
+    """Stands for a NumPy number that a trainer saved beside the weights."""
+
+    __slots__ = ()
+
+    def __init__(self, *_):
+        pass
+
+    def __setstate__(self, _):
+        pass
+
+
 class _Unpickler(pickle.Unpickler):
-    """Builds tensors, storages and ordered dictionaries; refuses any other global."""
+    """Builds tensors, storages and ordered dictionaries; refuses any other global
+    (but for NumPy numbers, in whose place it puts an object that does nothing)."""
 
     def __init__(self, file, storage):
         super().__init__(file, encoding="utf-8")
@@ -224,12 +258,18 @@ class _Unpickler(pickle.Unpickler):
             return _rebuild_tensor
         if (module, name) == ("torch._utils", "_rebuild_parameter"):
             return _rebuild_parameter
+        if (module, name) == ("torch._utils", "_rebuild_tensor"):  # before torch 0.4
+            return _rebuild_tensor
         if module == "torch" and name in _STORAGES:
             return name  # a plain string: nothing a pickle could call or change
+        if (module, name) in _SCALARS:
+            return _Ignored
         raise _refused(f"{module}.{name}")
 
     def persistent_load(self, pid):
         kind, dtype, key, _, count = pid[:5]
+        if any(pid[5:]):
+            raise _refused("a view of another storage")
         if kind != "storage" or dtype not in _STORAGES:
             raise _refused(f"a persistent object of kind {kind!r}")
         return self._storage(_STORAGES[dtype], str(key), int(count))

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from flax import struct
+from flax import struct, traverse_util
 from ml_collections import ConfigDict
 
 from tufl_jax import augment, losses, ops, thresholds
@@ -50,7 +50,7 @@ def fold(keys: jax.Array, tag: int) -> jax.Array:
     return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, tag)
 
 
-def forward(ctx: Context, params, batch_stats, source=(), target=()):
+def forward(ctx: Context, params, batch_stats, source=(), target=(), keys=None):
     """Logits of several batches of equal image size.
 
     One forward pass over all of them, or with batch_norm 'per_domain' one for each
@@ -61,30 +61,46 @@ def forward(ctx: Context, params, batch_stats, source=(), target=()):
       ctx: see Context.
       params, batch_stats: variables of the network.
       source, target: sequences of f32[B_i, H, W, 3] in 0..255.
+      keys: {'source': key[B_i], 'target': key[B_i]} for dropout; None for none.
 
     Returns:
       One list per batch, source first, with the logits f32[B_i, H, W, C] of every head,
       main head first; and the new batch statistics.
     """
+    if not ctx.config.model.batch_norm_affine:
+        params = stop_norms(params, batch_stats)
+    # Each batch with the keys of its own images.
+    source = [(x, keys and fold(keys["source"], 8 + i)) for i, x in enumerate(source)]
+    target = [(x, keys and fold(keys["target"], 8 + i)) for i, x in enumerate(target)]
     if ctx.config.model.batch_norm != "per_domain":
-        return _forward(ctx, params, batch_stats, [*source, *target])
+        return _forward(ctx, params, batch_stats, source + target)
     results = []
     updated = batch_stats
-    for images in filter(None, (source, target)):
-        heads, updated = _forward(ctx, params, batch_stats, images)
+    for batches in filter(None, (source, target)):
+        heads, updated = _forward(ctx, params, batch_stats, batches)
         results += heads
     return results, updated
 
 
-def _forward(ctx: Context, params, batch_stats, images):
+def stop_norms(params, batch_stats):
+    """The parameters, without gradients to the scale and offset of batch norms."""
+    norms = {path[:-1] for path in traverse_util.flatten_dict(batch_stats)}
+    return traverse_util.path_aware_map(
+        lambda path, x: jax.lax.stop_gradient(x) if path[:-1] in norms else x, params
+    )
+
+
+def _forward(ctx: Context, params, batch_stats, batches):
     config = ctx.config.model
+    images, keys = zip(*batches, strict=True)
     joined = augment.normalize(jnp.concatenate(images), mode=config.normalization)
+    keys = None if keys[0] is None else jnp.concatenate(keys)
     variables = {"params": params, "batch_stats": batch_stats}
     if config.batch_norm == "frozen":
-        heads = ctx.model.apply(variables, joined, train=False)
+        heads = ctx.model.apply(variables, joined, train=False, keys=keys)
     else:
         heads, updated = ctx.model.apply(
-            variables, joined, train=True, mutable=["batch_stats"]
+            variables, joined, train=True, keys=keys, mutable=["batch_stats"]
         )
         batch_stats = updated["batch_stats"]
     ends = [sum(len(x) for x in images[: i + 1]) for i in range(len(images))]

@@ -28,7 +28,7 @@ def loss_fn(params, state, batch, keys, ctx: Context):
       loss f32[], Outputs.
     """
     images = source_view(ctx, batch["source_image"], keys["source"])
-    (heads,), batch_stats = forward(ctx, params, state.batch_stats, [images])
+    (heads,), batch_stats = forward(ctx, params, state.batch_stats, [images], keys=keys)
     loss = supervised_loss(ctx, heads, batch["source_label"])
     pictures = {
         "source/image": images[:1],

@@ -33,7 +33,7 @@ def loss_fn(params, state, batch, keys, ctx: Context):
     source = source_view(ctx, batch["source_image"], keys["source"])
     weak, strong, theta = target_views(ctx, batch["target_image"], keys["target"])
     (source_heads, weak_heads, strong_heads), batch_stats = forward(
-        ctx, params, state.batch_stats, [source], [weak, strong]
+        ctx, params, state.batch_stats, [source], [weak, strong], keys
     )
     loss_source = supervised_loss(ctx, source_heads, batch["source_label"])
     loss_u, alpha, kept, aligned, mask = unsupervised_loss(

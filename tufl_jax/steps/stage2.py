@@ -50,7 +50,7 @@ def loss_fn(params, state, batch, keys, ctx: Context):
     )
 
     (source_heads, weak_heads, strong_heads, mixed_heads), batch_stats = forward(
-        ctx, params, state.batch_stats, [source], [weak, strong, mixed]
+        ctx, params, state.batch_stats, [source], [weak, strong, mixed], keys
     )
     loss_source = supervised_loss(ctx, source_heads, batch["source_label"])
     loss_u, alpha, kept, aligned, kept_mask = unsupervised_loss(
