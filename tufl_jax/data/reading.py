@@ -37,7 +37,8 @@ def read_image(data: bytes, where: str) -> np.ndarray:
     def decode(picture):
         if picture.mode not in _IMAGE_MODES or _is_16_bit_colour(picture):
             raise UserError(f"{where}: is {_kind(picture)}, expected an 8-bit picture")
-        return np.asarray(picture.convert("RGB"))
+        rgb = picture if picture.mode == "RGB" else picture.convert("RGB")
+        return np.asarray(rgb)
 
     return _open(data, where, decode)
 
