@@ -17,7 +17,6 @@ and in colour; with --unlabelled for a set without labels. The same command cont
 evaluation that was stopped.
 """
 
-import json
 import pathlib
 
 import jax
@@ -33,7 +32,7 @@ from tufl_jax import (
     startup,
     validation,
 )
-from tufl_jax import config as config_lib
+from tufl_jax import workdir as workdirs
 from tufl_jax.errors import UserError
 from tufl_jax.journal import Journal
 
@@ -60,7 +59,8 @@ def main(_) -> None:
     validation.validate(config)
     if UNLABELLED.value and not EXPORT.value:
         raise UserError("--unlabelled has nothing to do without --export FOLDER")
-    as_trained = check_settings(config, workdir)
+    name = None if UNLABELLED.value else OUTPUT.value
+    as_trained = workdirs.check_evaluation(config, workdir, name)
     source = startup.open_dataset(config, "eval", labelled=not UNLABELLED.value)
     model = startup.build_model(config)
     evaluator = evaluation.Evaluator(config, model, source)
@@ -136,31 +136,6 @@ def write(path: pathlib.Path, result: dict) -> None:
     """Write a result, from the first process only."""
     if jax.process_index() == 0:
         evaluation.write_json(path, result)
-
-
-def check_settings(config: ConfigDict, workdir: pathlib.Path) -> bool:
-    """Refuse another network, and other settings that would overwrite the run's result.
-
-    Returns:
-      Whether this is the evaluation that the training makes itself.
-
-    Raises:
-      UserError: as it says.
-    """
-    path = workdir / "config.json"
-    if not path.exists():
-        raise UserError(f"no config.json in {workdir}: it is not the folder of a run")
-    changed = config_lib.differences(json.loads(path.read_text()), config)
-    network = [x for x in changed if x.startswith(("model.", "num_classes", "classes"))]
-    if network:
-        raise UserError(f"{workdir} holds another network: {'; '.join(network)}")
-    other = [x for x in changed if x.startswith(("eval.", "data.eval."))]
-    if other and OUTPUT.value == "evaluation.json" and not UNLABELLED.value:
-        raise UserError(
-            f"not as the run was evaluated ({'; '.join(other)}): give the result a "
-            "name of its own with --output"
-        )
-    return not other
 
 
 if __name__ == "__main__":
