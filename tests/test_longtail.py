@@ -1,11 +1,15 @@
 """Which images hold which class, and the donors cut from them."""
 
 import dataclasses
+import pathlib
+import zipfile
 
 import numpy as np
 import pytest
 
-from tufl_jax.data import longtail
+from tests import replicas
+from tests.test_sources import OWN_FIELDS, build, spec_of
+from tufl_jax.data import builders, longtail
 from tufl_jax.data.longtail import Donors
 from tufl_jax.data.transforms import Augment
 from tufl_jax.errors import UserError
@@ -104,6 +108,48 @@ def test_read_only_cache_folder_is_only_a_warning(tmp_path):
         Blocks(), 6, min_pixels=1, cache_dir=in_the_way / "cache"
     )
     assert [images.tolist() for images in database] == counted(Blocks(), 6, 1)
+
+
+@pytest.mark.parametrize(
+    "name, write, split, zips",
+    [
+        ("cityscapes", replicas.cityscapes, "train", ("gtFine",)),
+        ("gta5", replicas.gta5, "all", ("labels",)),
+        ("synthia", replicas.synthia, "all", ("RAND_CITYSCAPES",)),
+        ("folder", replicas.own, "train", ()),
+    ],
+)
+def test_database_is_counted_again_when_files_change(
+    tmp_path, caplog, name, write, split, zips
+):
+    fields = {"split": split}
+    if name == "folder":
+        fields |= {**OWN_FIELDS, "ids": ((1, "road"),), "other_ids": "ignore"}
+    root = tmp_path / "files"
+    write(root)
+    source = build(name, root, **fields)
+    label = pathlib.Path(source.label_file(0)[1])
+
+    def database(root=root, **more):
+        caplog.clear()
+        with caplog.at_level("INFO"):
+            found = longtail.class_database(
+                build(name, root, **fields, **more), 19, cache_dir=tmp_path / "cache"
+            )
+        return [x.tolist() for x in found], "counting the classes" in caplog.text
+
+    before, counted = database()
+    assert counted and database() == (before, False)
+    builders.prepare(spec_of(name, **fields), root=str(root), data_dir=str(tmp_path))
+    assert database(tmp_path, format="prepared") == (before, True)
+    assert database(tmp_path, format="prepared") == (before, False)
+    for folder in zips:
+        replicas.zipped(root, f"{folder}.zip", folder)
+        assert database()[0] == before and not database()[1]
+        with zipfile.ZipFile(root / f"{folder}.zip") as archive:
+            archive.extractall(root)
+    replicas.save(label, np.full(replicas.SIZE, 21, np.uint8))
+    assert database()[1]
 
 
 def donors():

@@ -14,10 +14,16 @@ from tufl_jax.data import sources
 from tufl_jax.errors import UserError
 
 
+def spec_of(name, **fields):
+    """config.data.eval with these fields."""
+    spec = config_lib.base().data.eval
+    spec.update({"name": name, "split": "train", **fields})
+    return spec
+
+
 def build(name, root, *, classes=None, labelled=True, **fields):
     """The source that these fields of a config describe."""
-    spec = config_lib.base().data.eval
-    spec.update({"name": name, "root": str(root), "split": "train", **fields})
+    spec = spec_of(name, root=str(root), **fields)
     classes = classes or labels.cityscapes(19)
     return sources.build(spec, classes=classes, seed=0, labelled=labelled)
 

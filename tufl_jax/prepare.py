@@ -6,14 +6,15 @@
     python -m tufl_jax.prepare --config configs/own.py --data_dir PREPARED
 
 FOLDER holds the official archives (.zip) or what they unpack to; docs/data.md has the
-trees. With --config, every folder that its trainings read is prepared. Every file is
-decoded once, and the first that cannot be is named. A killed run is continued by the
-same command, and gives the same bytes. Train from the result with
+trees. Every file is decoded once, and the first that cannot be is named. A killed run
+is continued by the same command, and gives the same bytes. Train from the result with
 --config.data.source.format=prepared --config.data.source.root=PREPARED (and target,
-eval).
+eval). With --config, every folder that its trainings read is prepared, each below
+PREPARED/<name of the folder>.
 """
 
 import functools
+import pathlib
 from collections.abc import Iterator
 
 from absl import app, flags
@@ -21,7 +22,7 @@ from ml_collections import ConfigDict
 
 from tufl_jax import cli
 from tufl_jax import config as config_lib
-from tufl_jax.data import builders, layouts
+from tufl_jax.data import builders, layouts, prepared
 from tufl_jax.errors import UserError
 
 CONFIG = cli.define_config()
@@ -48,13 +49,13 @@ def main(_) -> None:
         raise UserError("give either --dataset, or --config for all that it reads")
     if not DATA_DIR.value:
         raise UserError("give --data_dir, the folder for the prepared data sets")
-    specs = of_config(CONFIG.value) if DATASET.value is None else of_flags()
-    for spec in specs:
-        print(builders.prepare(spec, root=spec.root, data_dir=DATA_DIR.value))
+    jobs = of_flags() if CONFIG.value is None else of_config(CONFIG.value)
+    for spec, data_dir in jobs:
+        print(builders.prepare(spec, root=spec.root, data_dir=str(data_dir)))
 
 
-def of_flags() -> Iterator[ConfigDict]:
-    """The splits of --dataset."""
+def of_flags() -> Iterator[tuple[ConfigDict, str]]:
+    """The splits of --dataset, and where they go."""
     if DATASET.value not in DEFAULT_SPLITS:
         names = ", ".join(DEFAULT_SPLITS)
         raise UserError(f"--dataset {DATASET.value}: choose one of {names}")
@@ -64,23 +65,31 @@ def of_flags() -> Iterator[ConfigDict]:
         spec = config_lib.base().data.eval
         spec.update(name=DATASET.value, root=ROOT.value, split=split)
         spec.update(city=CITY.value, annotation=ANNOTATION.value)
-        yield spec
+        yield spec, DATA_DIR.value
 
 
-def of_config(config: ConfigDict) -> list[ConfigDict]:
-    """The folders that a config's trainings read, each once."""
+def of_config(config: ConfigDict) -> list[tuple[ConfigDict, pathlib.Path]]:
+    """The folders that a config's trainings read, each once, and where they go."""
     runs = [config_lib.run_config(config, name) for name in config.recipe] or [config]
-    found = {}
+    jobs = {}
     for run in runs:
         for domain in ("source", "target", "eval"):
             spec = run.data[domain]
-            if spec.name in builders.BUILDERS:
-                spec.root = config_lib.expand(spec.root, key=f"data.{domain}.root")
-                files = ("name", "root", "split", "city", "annotation", "images")
-                found[tuple(spec[key] for key in (*files, "labels"))] = spec
-    if not found:
+            if spec.name not in builders.BUILDERS:
+                continue
+            spec.root = config_lib.expand(spec.root, key=f"data.{domain}.root")
+            data_dir = pathlib.Path(DATA_DIR.value, pathlib.Path(spec.root).name)
+            job = jobs.setdefault(prepared.folder(data_dir, spec), (spec, data_dir))
+            for key in ("root", "images", "labels"):
+                if job[0][key] != spec[key]:
+                    raise UserError(
+                        f"data.{domain}.{key} is '{spec[key]}' and elsewhere "
+                        f"'{job[0][key]}', with one place for both in {data_dir}: "
+                        "prepare them apart, with two configs and --data_dir"
+                    )
+    if not jobs:
         raise UserError("this config reads no data set from folders")
-    return list(found.values())
+    return list(jobs.values())
 
 
 if __name__ == "__main__":

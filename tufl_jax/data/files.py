@@ -84,15 +84,16 @@ class Tree:
             raise UserError(f"{archive}: {path} in it is damaged ({error})") from error
 
     def stamp(self, path: str) -> str:
-        """Changes when the file does: its size and time, or those of its archive."""
+        """'size time', which change when the file does; in an archive, its time."""
         try:
             stat = (self.root / path).stat()
+            return f"{stat.st_size} {stat.st_mtime_ns}"
         except OSError:
             archive = self._members.get(path)
-            if archive is None:
-                return "absent"
-            stat = archive.stat()
-        return f"{stat.st_size} {stat.st_mtime_ns}"
+        if archive is None:
+            return "0 absent"
+        size = _opened(archive).getinfo(path).file_size
+        return f"{size} {archive.stat().st_mtime_ns}"
 
     def exists(self, path: str) -> bool:
         """Whether there is such a file or folder."""

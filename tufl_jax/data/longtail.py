@@ -2,7 +2,6 @@
 
 import collections
 import dataclasses
-import functools
 import hashlib
 import os
 import pathlib
@@ -14,6 +13,7 @@ import numpy as np
 from absl import logging
 
 from tufl_jax.data import reading
+from tufl_jax.data.progress import Progress, num_cores
 from tufl_jax.data.transforms import Augment
 from tufl_jax.errors import UserError
 from tufl_jax.labels import IGNORE
@@ -52,7 +52,6 @@ def class_database(
     *,
     min_pixels: int = 64,
     cache_dir: str | None = None,
-    num_threads: int = 2,
 ) -> list[np.ndarray]:
     """M_c: for each class the sorted indices of the images that hold it.
 
@@ -61,8 +60,7 @@ def class_database(
         num_classes: C.
         min_pixels: fewer pixels of a class do not count; of its original size.
         cache_dir: folder for the pixel counts, so that labels are read only once for
-            each fingerprint of the source; None: no cache.
-        num_threads: readers.
+            each fingerprint of the source; None: no cache. Else all cores read.
     Returns:
         C arrays i64[N_c]; empty for a class that no image holds.
     """
@@ -73,11 +71,7 @@ def class_database(
         path = pathlib.Path(cache_dir) / f"class_pixels_{digest}.npz"
     counts = _load(path, (len(source), num_classes)) if path else None
     if counts is None:
-        logging.info("Counting the classes of %d labels", len(source))
-        read = functools.partial(_class_pixels, source, num_classes)
-        counts = np.stack(
-            list(reading.ordered_map(read, range(len(source)), num_threads=num_threads))
-        )
+        counts = _count(source, num_classes)
         if path:
             _save(path, counts)
     return [np.flatnonzero(counts[:, c] >= min_pixels) for c in range(num_classes)]
@@ -128,6 +122,21 @@ def donor_bank(
     slots = ((c, k) for c in donors.classes() for k in range(per_class))
     collections.deque(reading.ordered_map(fill, slots, num_threads=num_threads), 0)
     return bank
+
+
+def _count(source, num_classes: int) -> np.ndarray:
+    """i64[N, C], pixels of each class in each label."""
+    logging.info("counting the classes of %d labels", len(source))
+    progress = Progress("counting classes", len(source))
+    counts = np.zeros((len(source), num_classes), np.int64)
+
+    def read(index):
+        counts[index] = _class_pixels(source, num_classes, index)
+        progress.add()
+
+    readers = reading.ordered_map(read, range(len(source)), num_threads=num_cores())
+    collections.deque(readers, maxlen=0)
+    return counts
 
 
 def _class_pixels(source, num_classes: int, index: int) -> np.ndarray:

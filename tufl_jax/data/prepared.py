@@ -36,6 +36,8 @@ class PreparedFiles:
         data_dir: what prepare was given.
         spec: the fields of config.data.*.
         labelled: whether the items must have labels.
+    Attributes:
+        metadata: what prepare has noted of the files: builders/shards.py.
     Raises:
         UserError: it was not prepared, is damaged, or has no labels.
     """
@@ -55,7 +57,7 @@ class PreparedFiles:
                 f"--data_dir {data_dir}"
             )
         self._open()
-        if labelled and not self._metadata["labelled"]:
+        if labelled and not self.metadata["labelled"]:
             raise UserError(
                 f"{self._folder}: its images had no label files when it was prepared; "
                 "prepare it again with them in another --data_dir"
@@ -72,7 +74,7 @@ class PreparedFiles:
     def stamp(self, index: int) -> str:
         """Changes when the label file was another; the same for all items."""
         del index
-        return self._metadata["digest"]
+        return self.metadata["digest"]
 
     def __getstate__(self):
         return self._folder, self._split
@@ -86,13 +88,14 @@ class PreparedFiles:
 
         try:
             builder = tfds.builder_from_directory(str(self._folder))
-            self._metadata = dict(builder.info.metadata)
+            self.metadata = dict(builder.info.metadata)
             self._records = builder.as_data_source(
                 self._split, decoders={"image": tfds.decode.SkipDecoding()}
             )
-            self.names = self._metadata["names"]
-            self.skipped = self._metadata["skipped"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            self.names = self.metadata["names"]
+            self.skipped = self.metadata["skipped"]
+        # Half a file can make the libraries below raise anything.
+        except Exception as error:
             raise self._damaged(error) from error
         if len(self.names) != len(self._records):
             raise self._damaged(f"{len(self._records)} of {len(self.names)} items")

@@ -93,7 +93,7 @@ def prepare(spec, *, root: str, data_dir: str) -> pathlib.Path:
         for leftover in target.parent.glob(f"*incomplete*{target.name}*"):
             shutil.rmtree(leftover)  # of a run that was killed while it finished
         if target.exists():
-            _check_same(spec, root, target)
+            _check_same(spec, root, data_dir, target)
             logging.info("%s: is there already", target)
         else:
             config = PairsConfig(name=target.parent.name, spec=spec)
@@ -114,10 +114,10 @@ def prepare(spec, *, root: str, data_dir: str) -> pathlib.Path:
     return target
 
 
-def _check_same(spec, root: str, target: pathlib.Path) -> None:
+def _check_same(spec, root: str, data_dir: str, target: pathlib.Path) -> None:
     files = FolderFiles(root, layouts.of_files(spec), split=spec.split, labelled=False)
-    then = tfds.builder_from_directory(str(target)).info.metadata["source"]
-    if shards.listing(files, with_times=False) != then:
+    then = prepared.PreparedFiles(data_dir, spec, labelled=False).metadata
+    if shards.listing(files, with_times=False) != then["source"]:
         raise UserError(
             f"{target}: was prepared from other files than {root} holds now; delete it "
             "to prepare these, or choose another --data_dir"

@@ -6,6 +6,7 @@ import io
 import pathlib
 
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core import example_serializer
 
 from tufl_jax.data import layouts, prepared
 from tufl_jax.data.builders import shards
@@ -40,7 +41,7 @@ class PairsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         }
         return tfds.core.DatasetInfo(
             builder=self,
-            description=self.__doc__,
+            description=self.__doc__.splitlines()[0],
             features=tfds.features.FeaturesDict(features),
             metadata=tfds.core.MetadataDict(),
         )
@@ -77,4 +78,7 @@ class PairsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
 
 def _serialize(features, image: bytes, label: bytes, name: str) -> bytes:
     example = {"image": io.BytesIO(image), "label": label, "name": name}
-    return features.serialize_example(features.encode_example(example))
+    serializer = example_serializer.ExampleSerializer(features.get_serialized_info())
+    proto = serializer.get_tf_example(features.encode_example(example))
+    # Its own way to bytes orders the fields differently in every process.
+    return proto.SerializeToString(deterministic=True)
