@@ -128,6 +128,22 @@ def test_small_image_is_enlarged_with_its_aspect():
         assert view["image"].shape == (6, 8, 3) and view["label"].shape == (6, 8)
 
 
+def test_width_is_drawn_and_the_aspect_kept():
+    augment = Augment(crop=(6, 8), resize=(20, 40), scale_width=(20, 60), hflip=0.0)
+    rng = np.random.default_rng(0)
+    sizes = np.array([augment._scaled_size((7, 9), rng) for _ in range(2000)])
+    widths = sizes[:, 1]
+    assert (abs(sizes[:, 0] - widths / 2) <= 1).all()
+    assert widths.min() == 20 and widths.max() == 60
+    # Uniform: a tenth of the draws in each tenth of the range.
+    shares = np.histogram(widths, bins=10, range=(20, 60))[0] / 2000
+    np.testing.assert_allclose(shares, 0.1, atol=0.03)
+    assert augment.largest()._scaled_size((7, 9), rng) == (30, 60)
+    small = dataclasses.replace(augment, scale_width=(1, 2))
+    assert small._scaled_size((7, 9), rng) == (6, 12)  # enlarged to the crop
+    assert augment(Coded()[0], rng)["image"].shape == (6, 8, 3)
+
+
 def test_window_shows_the_wanted_class():
     for seed in range(30):
         view = AUGMENT(
@@ -141,7 +157,7 @@ def test_window_shows_the_wanted_class():
 @pytest.mark.parametrize(
     "options",
     [{"crop": (0, 4)}, {"resize": (4,)}, {"scales": ()}, {"scales": (0.0,)}]
-    + [{"hflip": 1.5}],
+    + [{"hflip": 1.5}, {"scale_width": (3,)}, {"scale_width": (5, 3)}],
 )
 def test_bad_options(options):
     with pytest.raises(UserError, match=next(iter(options))):

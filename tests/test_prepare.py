@@ -286,16 +286,3 @@ def test_command(tmp_path):
         f"{tmp_path}/out/crosscity/Tokyo-train/1.0.0",
         f"{tmp_path}/out/crosscity/Tokyo-test/1.0.0",
     ]
-
-
-def test_command_with_a_config(tmp_path):
-    for name in ("camvid_day", "camvid_dusk"):
-        replicas.cityscapes(tmp_path / name, splits=("train",))
-    arguments = ("--config", "configs/camvid.py", "--data_dir", tmp_path / "out")
-    done = command(*arguments, CAMVID=str(tmp_path))
-    assert done.returncode == 0, done.stderr
-    for name in ("camvid_day", "camvid_dusk"):
-        assert_equal_examples(
-            build("cityscapes", tmp_path / "out" / name, format="prepared"),
-            build("cityscapes", tmp_path / name),
-        )

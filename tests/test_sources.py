@@ -164,6 +164,33 @@ def test_synthia_as_other_tools_export_it(tmp_path):
         np.testing.assert_array_equal(exported[i]["label"], label)
 
 
+@pytest.mark.parametrize(
+    "name, write, split, wrong",
+    [
+        ("cityscapes", cityscapes, "train", 34),
+        ("gta5", gta5, "all", 35),
+        ("synthia", synthia, "all", 23),
+    ],
+)
+def test_first_id_beyond_the_table_is_refused(tmp_path, name, write, split, wrong):
+    write(tmp_path)
+    source = build(name, tmp_path, split=split)
+    path = source.label_file(1)[1]
+    ids = np.full(source.label(1).shape, wrong - 1, np.uint8)
+    replicas.save(path, ids)
+    source.label(1)
+    ids[3, 5] = wrong
+    replicas.save(path, ids)
+    refused(lambda: source.label(1), path, f"label id {wrong}")
+
+
+def test_files_that_macos_leaves_are_no_images(tmp_path):
+    gta5(tmp_path, odd=False)
+    for folder in ("images", "labels"):
+        (tmp_path / folder / "._00001.png").write_bytes(b"resource fork")
+    assert len(build("gta5", tmp_path, split="all")) == 4
+
+
 def test_archives_are_read_like_folders(tmp_path):
     for name, write, folders, fields in (
         ("cityscapes", cityscapes, ("leftImg8bit", "gtFine"), {"split": "val"}),
@@ -225,6 +252,7 @@ def test_own_ids(tmp_path):
     refused(lambda: read(images=""), "needs images")
     refused(lambda: read(images="frames/*.jpg"), "{name}")
     refused(lambda: read(images="/frames/{name}.jpg"), "below root")
+    refused(lambda: read(images="{sequence}/{name}.jpg"), "{sequence}", "{split}")
     refused(lambda: read(labels=""), "label")
 
 

@@ -50,8 +50,11 @@ def main(_) -> None:
     if not DATA_DIR.value:
         raise UserError("give --data_dir, the folder for the prepared data sets")
     jobs = of_flags() if CONFIG.value is None else of_config(CONFIG.value)
-    for spec, data_dir in jobs:
-        print(builders.prepare(spec, root=spec.root, data_dir=str(data_dir)))
+    try:
+        for spec, data_dir in jobs:
+            print(builders.prepare(spec, root=spec.root, data_dir=str(data_dir)))
+    except KeyboardInterrupt:
+        raise UserError("stopped; the same command continues") from None
 
 
 def of_flags() -> Iterator[tuple[ConfigDict, str]]:

@@ -5,6 +5,7 @@ import os
 import pathlib
 import re
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 
 from tufl_jax.errors import UserError
@@ -50,8 +51,8 @@ class Tree:
         found: dict[str, str] = {}
         for path in self._paths(start, report):
             match = matches(path)
-            if not match:
-                continue
+            if not match or path.rpartition("/")[2].startswith("."):
+                continue  # '._a.png' is what macOS leaves beside a.png
             name = match["name"]
             if found.setdefault(name, path) != path:
                 report(
@@ -80,7 +81,16 @@ class Tree:
         try:
             with _opened(archive).open(path) as file:
                 return file.read(count)
-        except (OSError, zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+        # Also unknown methods of compression (NotImplementedError), passwords
+        # (RuntimeError) and wrong bytes, which show up at any depth.
+        except (
+            OSError,
+            EOFError,
+            NotImplementedError,
+            RuntimeError,
+            zipfile.BadZipFile,
+            zlib.error,
+        ) as error:
             raise UserError(f"{archive}: {path} in it is damaged ({error})") from error
 
     def stamp(self, path: str) -> str:

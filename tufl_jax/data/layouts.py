@@ -2,11 +2,14 @@
 
 import dataclasses
 import io
+import re
 from collections.abc import Mapping
 
 from tufl_jax import labels
 from tufl_jax.data.files import Tree
 from tufl_jax.errors import UserError
+
+_FILLED = ("split", "Split", "city", "annotation")  # markers besides {name}
 
 
 def _empty():
@@ -71,7 +74,8 @@ class Layout:
         )
 
 
-# Sizes of image and label differ in these, say several independent loaders.
+# The authors say that 60 label maps have another size than their image; these are named
+# by several independent loaders.
 _GTA5_ODD = frozenset(f"{i:05d}" for i in (15188, 17705, *range(20801, 20861)))
 
 LAYOUTS = {
@@ -224,6 +228,12 @@ def _check_pattern(pattern: str, key: str) -> None:
     if pattern.count("{name}") != 1:
         raise UserError(
             f"{key}='{pattern}' needs {{name}} once, where the items' file names differ"
+        )
+    unknown = set(re.findall(r"{(.*?)}", pattern)) - {"name", *_FILLED}
+    if unknown:
+        raise UserError(
+            f"{key}='{pattern}': {{{unknown.pop()}}} is none of {{name}}, "
+            f"{', '.join(f'{{{x}}}' for x in _FILLED)}"
         )
     if pattern.startswith("/"):
         raise UserError(f"{key}='{pattern}' must be a path below root")

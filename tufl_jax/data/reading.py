@@ -117,12 +117,12 @@ def _open(data: bytes, where: str, decode: Callable):
     try:
         with Image.open(io.BytesIO(data)) as picture:
             if picture.width * picture.height > MAX_PIXELS:
-                raise _too_large(where, f"{picture.width}x{picture.height}")
+                raise _too_large(where, f"{picture.width}x{picture.height} pixels")
             return decode(picture)
     except UserError:
         raise
     except Image.DecompressionBombError:
-        raise _too_large(where, "more than twice as many") from None
+        raise _too_large(where, f"more than {2 * MAX_PIXELS} pixels") from None
     # Pillow reports broken files with any of these, depending on where they break.
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -131,11 +131,9 @@ def _open(data: bytes, where: str, decode: Callable):
         raise UserError(f"{where}: cannot be read ({reason}); replace it") from error
 
 
-def _too_large(where: str, pixels: str) -> UserError:
-    return UserError(
-        f"{where}: {pixels} pixels, the limit is {MAX_PIXELS / 1e6:.0f} million; cut "
-        "it into parts"
-    )
+def _too_large(where: str, size: str) -> UserError:
+    limit = f"{MAX_PIXELS / 1e6:.0f} million"
+    return UserError(f"{where}: has {size}, the limit is {limit}; cut it into parts")
 
 
 def ordered_map(function: Callable, items: Iterable, *, num_threads: int) -> Iterator:
