@@ -11,14 +11,11 @@ import time
 import jax
 import numpy as np
 import pytest
-from absl import flags
-from absl.testing import flagsaver
 from PIL import Image
 
 from tests.configs import tiny_eval
 from tufl_jax import (
     config,
-    evaluate,
     evaluation,
     export,
     labels,
@@ -29,6 +26,7 @@ from tufl_jax import (
     state,
     steps,
 )
+from tufl_jax import workdir as workdirs
 from tufl_jax.checkpoint import Checkpoints
 from tufl_jax.errors import UserError
 from tufl_jax.journal import Journal
@@ -318,16 +316,15 @@ def test_killed_in_the_middle_and_started_again(run_folder, tmp_path):
 
 
 def test_another_protocol_needs_another_name(run_folder):
-    flags.FLAGS.mark_as_parsed()
     c = tiny_eval.get_config()
-    assert evaluate.check_settings(c, run_folder)
+    check = workdirs.check_evaluation
+    assert check(c, run_folder, "evaluation.json")
     c.eval.flip = True
     with pytest.raises(
         UserError, match=r"eval\.flip: False there, True here.*--output"
     ):
-        evaluate.check_settings(c, run_folder)
-    with flagsaver.flagsaver(output="flip.json"):
-        assert not evaluate.check_settings(c, run_folder)
-        c.model.width = 9
-        with pytest.raises(UserError, match=r"another network: model\.width"):
-            evaluate.check_settings(c, run_folder)
+        check(c, run_folder, "evaluation.json")
+    assert not check(c, run_folder, "flip.json") and not check(c, run_folder, None)
+    c.model.width = 9
+    with pytest.raises(UserError, match=r"another network: model\.width"):
+        check(c, run_folder, "flip.json")

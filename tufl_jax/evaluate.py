@@ -21,7 +21,6 @@ With --weights the network comes from a file and no workdir is needed; the resul
 printed, and written where --output says.
 """
 
-import json
 import pathlib
 
 import jax
@@ -38,6 +37,7 @@ from tufl_jax import (
     validation,
 )
 from tufl_jax import config as config_lib
+from tufl_jax import workdir as workdirs
 from tufl_jax.errors import UserError
 from tufl_jax.journal import Journal
 from tufl_jax.models import pretrained
@@ -103,7 +103,8 @@ def evaluate_run(config: ConfigDict) -> tuple[dict, str]:
         config = recipe.resolve(config, RUN.value, workdir)
         workdir = workdir / RUN.value
     validation.validate(config)
-    as_trained = check_settings(config, workdir)
+    output = None if UNLABELLED.value else OUTPUT.value
+    as_trained = workdirs.check_evaluation(config, workdir, output)
     source = startup.open_dataset(config, "eval", labelled=not UNLABELLED.value)
     model = startup.build_model(config)
     evaluator = evaluation.Evaluator(config, model, source)
@@ -184,31 +185,6 @@ def write(path: pathlib.Path, result: dict) -> None:
     """Write a result, from the first process only."""
     if jax.process_index() == 0:
         evaluation.write_json(path, result)
-
-
-def check_settings(config: ConfigDict, workdir: pathlib.Path) -> bool:
-    """Refuse another network, and other settings that would overwrite the run's result.
-
-    Returns:
-      Whether this is the evaluation that the training makes itself.
-
-    Raises:
-      UserError: as it says.
-    """
-    path = workdir / "config.json"
-    if not path.exists():
-        raise UserError(f"no config.json in {workdir}: it is not the folder of a run")
-    changed = config_lib.differences(json.loads(path.read_text()), config)
-    network = [x for x in changed if x.startswith(("model.", "num_classes", "classes"))]
-    if network:
-        raise UserError(f"{workdir} holds another network: {'; '.join(network)}")
-    other = [x for x in changed if x.startswith(("eval.", "data.eval."))]
-    if other and OUTPUT.value == "evaluation.json" and not UNLABELLED.value:
-        raise UserError(
-            f"not as the run was evaluated ({'; '.join(other)}): give the result a "
-            "name of its own with --output"
-        )
-    return not other
 
 
 if __name__ == "__main__":

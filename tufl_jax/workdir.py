@@ -34,6 +34,36 @@ def check_workdir(config: ConfigDict, workdir: pathlib.Path) -> None:
         )
 
 
+def check_evaluation(
+    config: ConfigDict, workdir: pathlib.Path, output: str | None
+) -> bool:
+    """Refuse another network, and a result that would replace the training's own.
+
+    Args:
+      output: name of the result's file in the workdir, None if there will be none.
+
+    Returns:
+      Whether this is the evaluation that the training makes itself.
+
+    Raises:
+      UserError: as it says.
+    """
+    path = workdir / "config.json"
+    if not path.exists():
+        raise UserError(f"no config.json in {workdir}: it is not the folder of a run")
+    changed = config_lib.differences(json.loads(path.read_text()), config)
+    network = [x for x in changed if x.startswith(("model.", "num_classes", "classes"))]
+    if network:
+        raise UserError(f"{workdir} holds another network: {'; '.join(network)}")
+    other = [x for x in changed if x.startswith(("eval.", "data.eval."))]
+    if other and output == "evaluation.json":
+        raise UserError(
+            f"not as the run was evaluated ({'; '.join(other)}): give the result a "
+            "name of its own with --output"
+        )
+    return not other
+
+
 def has_checkpoint(workdir: pathlib.Path) -> bool:
     """Whether the workdir holds a complete checkpoint."""
     return any(p.name.isdigit() for p in (workdir / FOLDER).glob("*"))

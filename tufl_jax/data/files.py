@@ -6,11 +6,16 @@ import pathlib
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from tufl_jax.errors import UserError
 
 _PICTURES = r"\.(?i:png|jpe?g)"
+
+
+def raise_it(error: UserError) -> None:
+    """What is done about a fault in the files unless somebody collects them."""
+    raise error
 
 
 class Tree:
@@ -31,27 +36,30 @@ class Tree:
             )
         self._archives = sorted(self.root.glob("*.zip"))
 
-    def find(self, pattern: str) -> dict[str, str]:
+    def find(self, pattern: str, *, report: Callable = raise_it) -> dict[str, str]:
         """{what {name} stands for: path below the root}, sorted, of all matching files.
 
         Args:
             pattern: a path below the root in which {name} is any path; a last part of
                 `{name}.*` takes the picture files: .png, .jpg, .jpeg.
-        Raises:
-            UserError: two files have one name, a folder cannot be read, or a link
-                leads back to a folder above it.
+            report: called with a UserError if two files have one name, a folder cannot
+                be read, or a link leads back to a folder above it; if it returns, the
+                file or folder is left out.
         """
         start = pathlib.PurePosixPath(pattern.partition("{name}")[0] + "x").parent
         matches = re.compile(_regex(pattern)).fullmatch
         found: dict[str, str] = {}
-        for path in self._paths(start):
+        for path in self._paths(start, report):
             match = matches(path)
             if not match or path.rpartition("/")[2].startswith("."):
                 continue  # '._a.png' is what macOS leaves beside a.png
             name = match["name"]
             if found.setdefault(name, path) != path:
-                raise UserError(
-                    f"{self.root}: {found[name]} and {path} have one name; remove one"
+                report(
+                    UserError(
+                        f"{self.root}: {found[name]} and {path} have one name; "
+                        "remove one"
+                    )
                 )
         return dict(sorted(found.items()))
 
@@ -131,10 +139,10 @@ class Tree:
             if not name.endswith("/")
         }
 
-    def _paths(self, start: pathlib.PurePosixPath) -> Iterator[str]:
+    def _paths(self, start: pathlib.PurePosixPath, report: Callable) -> Iterator[str]:
         """All files below `start`, a folder on disk before the same one in archives."""
         seen = set()
-        for path in _walk(self.root / start, ()):
+        for path in _walk(self.root / start, (), report):
             seen.add(path.relative_to(self.root).as_posix())
         yield from seen
         prefix = "" if str(start) == "." else f"{start}/"
@@ -145,22 +153,29 @@ class Tree:
         )
 
 
-def _walk(folder: pathlib.Path, above: tuple) -> Iterator[pathlib.Path]:
+def _walk(
+    folder: pathlib.Path, above: tuple, report: Callable
+) -> Iterator[pathlib.Path]:
     try:
         entries = list(os.scandir(folder))
         stat = folder.stat()
     except (FileNotFoundError, NotADirectoryError):
         return
     except OSError as error:
-        raise UserError(f"{folder}: cannot be read ({error.strerror})") from error
+        report(UserError(f"{folder}: cannot be read ({error.strerror})"))
+        return
     here = (stat.st_dev, stat.st_ino)
     if here in above:
-        raise UserError(
-            f"{folder}: a symbolic link that leads back to a folder above it; remove it"
+        report(
+            UserError(
+                f"{folder}: a symbolic link that leads back to a folder above it; "
+                "remove it"
+            )
         )
+        return
     for entry in entries:
         if os.path.isdir(entry.path):  # unlike entry.is_dir(), never raises
-            yield from _walk(folder / entry.name, (*above, here))
+            yield from _walk(folder / entry.name, (*above, here), report)
         else:
             yield folder / entry.name
 

@@ -1,9 +1,11 @@
 """The official folders (or zip archives) of a data set, read as they are."""
 
+from collections.abc import Callable
+
 from absl import logging
 
 from tufl_jax.data import layouts, reading
-from tufl_jax.data.files import Tree
+from tufl_jax.data.files import Tree, raise_it
 from tufl_jax.data.layouts import Layout
 from tufl_jax.errors import UserError
 
@@ -18,14 +20,25 @@ class FolderFiles:
         layout: filled in.
         split: for the data set's own list of names.
         labelled: whether every item must have a label file.
+        report: what is done about a fault that other files do not share; if it returns,
+            the file is left out, but a missing label is not.
     Raises:
         UserError: the folder, images or label files are missing.
     Attributes:
         skipped: {name: why} of files that are there and left out.
         has_labels: whether the items have label files.
+        without_image: names of label files that have none.
     """
 
-    def __init__(self, root: str, layout: Layout, *, split: str, labelled: bool):
+    def __init__(
+        self,
+        root: str,
+        layout: Layout,
+        *,
+        split: str,
+        labelled: bool,
+        report: Callable[[UserError], None] = raise_it,
+    ):
         if not root:
             raise UserError(
                 "no data folder given: set --config.data.source.root (or target, eval) "
@@ -33,17 +46,21 @@ class FolderFiles:
                 "'$CITYSCAPES'"
             )
         self._tree = Tree(root)
-        self._images = self._tree.find(layout.images)
+        self._images = self._tree.find(layout.images, report=report)
         if not self._images:
             raise _nothing_found(self._tree, layout.images)
-        self._labels = self._tree.find(layout.labels) if layout.labels else {}
-        extra = len(self._labels.keys() - self._images.keys())
-        if extra:
-            logging.warning("%s: %d labels have no image", self._tree.root, extra)
+        self._labels = {}
+        if layout.labels:
+            self._labels = self._tree.find(layout.labels, report=report)
+        self.without_image = sorted(self._labels.keys() - self._images.keys())
+        if self.without_image:
+            logging.warning(
+                "%s: %d labels have no image", self._tree.root, len(self.without_image)
+            )
         listed = layouts.listed_names(layout, split, self._tree)
         if listed is not None:
-            self._keep_listed(listed, layout.lists[split])
-        self.skipped = self._skip(layout)
+            self._keep_listed(listed, layout.lists[split], report)
+        self.skipped = self._skip(layout, report)
         self.names = [name for name in self._images if name not in self.skipped]
         self.has_labels = bool(self._labels.keys() & self._images.keys())
         self._label_pattern = layout.labels
@@ -66,6 +83,10 @@ class FolderFiles:
         """Changes when the image file does."""
         return self._tree.stamp(self._images[self.names[index]])
 
+    def has_label(self, index: int) -> bool:
+        """Whether there is a label file."""
+        return self.names[index] in self._labels
+
     def check_labels(self) -> None:
         """Raise UserError if an image has no label file."""
         missing = [name for name in self.names if name not in self._labels]
@@ -81,19 +102,27 @@ class FolderFiles:
     def _read(self, path: str) -> tuple[bytes, str]:
         return self._tree.read(path), str(self._tree.root / path)
 
-    def _keep_listed(self, listed: list[str], path: str) -> None:
+    def _keep_listed(self, listed: list[str], path: str, report: Callable) -> None:
         absent = sorted(set(listed) - self._images.keys())
         if absent:
-            raise UserError(
-                f"{self._tree.root}: {len(absent)} of {len(listed)} images that {path} "
-                f"lists are absent, e.g. {', '.join(absent[:3])}; restore them"
+            report(
+                UserError(
+                    f"{self._tree.root}: {len(absent)} of {len(listed)} images that "
+                    f"{path} lists are absent, e.g. {', '.join(absent[:3])}; restore "
+                    "them"
+                )
             )
-        self._images = {name: self._images[name] for name in sorted(set(listed))}
+        present = sorted(set(listed) - set(absent))
+        self._images = {name: self._images[name] for name in present}
 
-    def _skip(self, layout: Layout) -> dict[str, str]:
+    def _skip(self, layout: Layout, report: Callable) -> dict[str, str]:
         skipped = {n: why for n, why in layout.skip.items() if n in self._images}
         for name in sorted(layout.odd & self._images.keys() & self._labels.keys()):
-            sizes = [self._size(paths[name]) for paths in (self._images, self._labels)]
+            try:
+                sizes = [self._size(x[name]) for x in (self._images, self._labels)]
+            except UserError as error:
+                report(error)
+                continue
             if sizes[0] != sizes[1]:
                 (ih, iw), (lh, lw) = sizes
                 skipped[name] = f"image is {iw}x{ih} pixels, its label {lw}x{lh}"

@@ -1,0 +1,205 @@
+"""Images a second and core of the input pipeline against a PyTorch DataLoader.
+
+    pip install '.[bench]'
+    python -m benchmarks.data
+    python -m benchmarks.data --images_per_step=4 --steps_per_second=2.5
+
+Both do the same work in the same run: decode picture and label, scale at random, crop,
+mirror, map ids to classes, batch as uint8 tensors. The other side is what public
+domain-adaptation code does with Pillow: resize the whole picture, then crop. Data sets
+are written at their real sizes from the built-in streets (camera domain, which has
+sensor noise), in their official formats. The time is CPU time of one thread each, which
+other programs on the machine do not change much, best of --rounds interleaved rounds;
+`all cores` is wall-clock time with as many threads (or worker processes) as cores.
+"""
+
+import os
+import pathlib
+import platform
+import tempfile
+import time
+
+import numpy as np
+import PIL
+import torch
+from absl import app, flags
+from ml_collections import ConfigDict
+from PIL import Image
+
+from tests import replicas
+from tufl_jax import config as config_lib
+from tufl_jax import labels
+from tufl_jax.data import builders, layouts, pipeline, reading, sources, transforms
+from tufl_jax.data.streets import Streets
+
+IMAGES = flags.DEFINE_integer("images", 12, "Pictures of each data set.")
+ROUNDS = flags.DEFINE_integer("rounds", 3, "Of which the best counts.")
+BATCH = flags.DEFINE_integer("batch", 4, "Images in a batch.")
+STEPS = flags.DEFINE_float("steps_per_second", 0, "Of a training, to be fed.")
+PER_STEP = flags.DEFINE_integer("images_per_step", 4, "Source and target together.")
+SETS = flags.DEFINE_list("sets", ["gta5", "synthia", "cityscapes"], "Data sets.")
+
+CROP, SCALES = (640, 1280), (0.75, 1.0, 1.25, 1.5)  # the release's
+SIZES = {"gta5": (1052, 1914), "synthia": (760, 1280), "cityscapes": (1024, 2048)}
+IDS = {
+    "gta5": labels.GTA5_IDS,
+    "synthia": labels.SYNTHIA_IDS,
+    "cityscapes": labels.CITYSCAPES_IDS,
+}
+
+
+def main(_) -> None:
+    """Print one line for each data set and format."""
+    cores = len(os.sched_getaffinity(0))
+    torch.set_num_threads(1)
+    print(
+        f"{platform.processor() or platform.machine()}, {cores} cores; torch "
+        f"{torch.__version__}, Pillow {PIL.__version__}; images/s a core, crop "
+        f"{CROP[0]}x{CROP[1]}"
+    )
+    head = ("data set", "size", "format", "ours", "DataLoader", "ratio", "all cores")
+    print("{:10} {:>9} {:>9} {:>8} {:>10} {:>6} {:>20}".format(*head))
+    for name in SETS.value:
+        with tempfile.TemporaryDirectory() as folder:
+            compare(name, pathlib.Path(folder), cores)
+
+
+def compare(name: str, folder: pathlib.Path, cores: int) -> None:
+    """Measure one data set, as folders and prepared."""
+    split = "train" if name == "cityscapes" else "all"
+    write(name, folder / "files")
+    spec = ConfigDict(config_lib.base().data.eval.to_dict())
+    spec.update(name=name, split=split, root=str(folder / "files"))
+    builders.prepare(spec, root=spec.root, data_dir=folder / "prepared")
+    prepared = ConfigDict(spec.to_dict())
+    prepared.update(format="prepared", root=str(folder / "prepared"))
+    theirs = Theirs(spec)
+    runs = {
+        "folder": lambda threads: ours(spec, threads),
+        "prepared": lambda threads: ours(prepared, threads),
+        "torch": lambda workers: loader(theirs, 0 if workers == 1 else workers),
+    }
+    best = dict.fromkeys(runs, 0.0)
+    wall = dict.fromkeys(runs, 0.0)
+    for _ in range(ROUNDS.value):
+        for key, run in runs.items():
+            best[key] = max(best[key], rate(run(1), time.process_time))
+            if cores > 1:
+                wall[key] = max(wall[key], rate(run(cores), time.monotonic))
+    size = "{}x{}".format(*SIZES[name])
+    for key in ("folder", "prepared"):
+        print(
+            f"{name:10} {size:>9} {key:>9} {best[key]:8.1f} {best['torch']:10.1f} "
+            f"{best[key] / best['torch']:6.2f} {wall[key]:9.1f} {wall['torch']:9.1f}"
+        )
+        if STEPS.value:
+            needed = STEPS.value * PER_STEP.value
+            word = "feeds" if wall[key] >= needed else "does NOT feed"
+            print(f"  {word} {STEPS.value} steps/s of {PER_STEP.value} images here")
+
+
+def rate(batches, clock) -> float:
+    """Images a second over one pass, after a first batch that starts everything."""
+    iterator = iter(batches)
+    next(iterator)
+    start, count = clock(), 0
+    for _ in range(max(IMAGES.value // BATCH.value, 3)):
+        count += len(next(iterator)["source_image"])
+    seconds = clock() - start
+    if hasattr(iterator, "close"):
+        iterator.close()
+    return count / seconds
+
+
+def ours(spec: ConfigDict, threads: int):
+    """Our training batches."""
+    source = sources.build(spec, classes=labels.cityscapes(19), seed=0, labelled=True)
+    augment = transforms.Augment(crop=CROP, scales=SCALES)
+    domain = pipeline.Domain(source, augment, BATCH.value)
+    return pipeline.train_batches(domain, seed=0, num_threads=threads)
+
+
+class Theirs(torch.utils.data.Dataset):
+    """The same examples by resizing, cropping and mirroring whole Pillow pictures."""
+
+    def __init__(self, spec: ConfigDict):
+        root = pathlib.Path(spec.root)
+        layout = layouts.of_spec(spec, labels.cityscapes(19))
+        self._pairs = [
+            (path, pathlib.Path(str(root / layout.labels).replace("{name}", name)))
+            for path, name in _images(root, layout.images)
+        ]
+        self._synthia = spec.name == "synthia"  # its 16 bits are not Pillow's to read
+        self._lut = labels.cityscapes(19).lut(layout.ids)
+
+    def __len__(self) -> int:
+        return 1_000_000  # endless, as the other side
+
+    def __getitem__(self, index: int) -> dict:
+        rng = np.random.default_rng(index)
+        image_path, label_path = self._pairs[rng.integers(len(self._pairs))]
+        image = Image.open(image_path).convert("RGB")
+        if self._synthia:
+            ids = reading.read_synthia_ids(label_path.read_bytes(), str(label_path))
+            label = Image.fromarray(ids)
+        else:
+            label = Image.open(label_path)
+        scale = SCALES[rng.integers(len(SCALES))]
+        width, height = image.size
+        scale = max(scale, CROP[0] / height, CROP[1] / width)
+        size = (round(width * scale), round(height * scale))
+        image = image.resize(size, Image.Resampling.BILINEAR)
+        label = label.resize(size, Image.Resampling.NEAREST)
+        left = int(rng.integers(size[0] - CROP[1] + 1))
+        top = int(rng.integers(size[1] - CROP[0] + 1))
+        box = (left, top, left + CROP[1], top + CROP[0])
+        image, label = image.crop(box), label.crop(box)
+        if rng.random() < 0.5:
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+            label = label.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        tensor = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+        classes = torch.from_numpy(self._lut[np.array(label)])
+        return {"source_image": tensor.contiguous(), "source_label": classes}
+
+
+def _images(root: pathlib.Path, pattern: str):
+    before, _, after = pattern.partition("{name}")
+    for path in sorted((root / before).rglob(f"*{after}")):
+        yield path, path.relative_to(root / before).as_posix().removesuffix(after)
+
+
+def loader(data: Theirs, workers: int):
+    """A DataLoader as it is commonly set up."""
+    return torch.utils.data.DataLoader(
+        data, batch_size=BATCH.value, num_workers=workers, prefetch_factor=None
+    )
+
+
+def write(name: str, root: pathlib.Path) -> None:
+    """Streets in the official format of a data set, at its size."""
+    streets = Streets(
+        "camera", length=IMAGES.value, size=SIZES[name], seed=0, split="train"
+    )
+    to_raw = np.zeros(256, np.uint8)
+    for raw, class_name in IDS[name].items():
+        if class_name:
+            to_raw[labels.CITYSCAPES.index(class_name)] = raw
+    for i in range(len(streets)):
+        image, label = streets[i]["image"], to_raw[streets[i]["label"]]
+        if name == "gta5":
+            replicas.save(root / f"images/{i + 1:05d}.png", image)
+            palette = np.arange(768).reshape(256, 3) % 256
+            replicas.save_palette(root / f"labels/{i + 1:05d}.png", label, palette)
+        elif name == "synthia":
+            folder = root / "RAND_CITYSCAPES"
+            replicas.save(folder / f"RGB/{i:07d}.png", image)
+            channels = np.stack([label, label // 2, label * 0], -1).astype(np.uint16)
+            replicas.save_16_bit(folder / f"GT/LABELS/{i:07d}.png", channels)
+        else:
+            item = f"train/town/town_{i:06d}_000019"
+            replicas.save(root / f"leftImg8bit/{item}_leftImg8bit.png", image)
+            replicas.save(root / f"gtFine/{item}_gtFine_labelIds.png", label)
+
+
+if __name__ == "__main__":
+    app.run(main)
