@@ -1,6 +1,8 @@
 """Host transforms and the batches of a training."""
 
+import contextlib
 import dataclasses
+import io
 import itertools
 import os
 import pathlib
@@ -14,7 +16,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tufl_jax.data import pipeline, transforms
+from tests import replicas
+from tufl_jax import config, labels
+from tufl_jax.data import pipeline, reading, sources, transforms
 from tufl_jax.data.longtail import Donors
 from tufl_jax.data.pipeline import Domain
 from tufl_jax.data.transforms import Augment
@@ -330,3 +334,50 @@ def test_read_ahead_is_bounded():
     assert [next(items) for _ in range(3)] == [0, 1, 2]
     items.close()
     assert len(read) <= 3 + 4
+
+
+def test_an_undecoded_image_gives_the_same_view():
+    """Whatever scale, window and mirror image are drawn, to the bit."""
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (43, 50, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG")
+    photograph = reading.Photograph(file.getvalue(), "a.png")
+    augments = (
+        Augment(crop=(10, 12), scales=(0.3, 0.5, 1.0, 1.7), hflip=0.5),
+        Augment(crop=(10, 12), resize=(20, 70), scales=(0.9, 1.0)),
+        Augment(crop=(60, 60), scales=(1.0,)),
+    )
+    for augment in augments:
+        for seed in range(40):
+            views = [
+                augment({"image": x}, np.random.default_rng(seed))["image"]
+                for x in (image, photograph)
+            ]
+            np.testing.assert_array_equal(*views)
+            assert views[0].shape == (*augment.crop, 3)
+
+
+def test_training_reads_through_undecoded(tmp_path):
+    replicas.cityscapes(tmp_path)
+    spec = config.base().data.eval
+    spec.update(name="cityscapes", root=str(tmp_path), split="train")
+    source = sources.build(spec, classes=labels.cityscapes(19), seed=0, labelled=True)
+
+    class Decoded:
+        def __len__(self):
+            return len(source)
+
+        def __getitem__(self, index):
+            return source[index]
+
+    def batches(of):
+        augment = Augment(crop=(16, 24), scales=(0.75, 1.0, 1.5))
+        with contextlib.closing(
+            pipeline.train_batches(Domain(of, augment, 2), seed=3)
+        ) as it:
+            return [next(it) for _ in range(4)]
+
+    for a, b in zip(batches(source), batches(Decoded()), strict=True):
+        for name in a:
+            np.testing.assert_array_equal(a[name], b[name])

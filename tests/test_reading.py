@@ -228,3 +228,28 @@ def test_damaged_archives(tmp_path):
     replicas.cityscapes(half)
     (half / "gtFine_trainvaltest.zip").write_bytes(good[: len(good) // 2])
     refused(lambda: build("cityscapes", half), "not a whole zip archive", half)
+
+
+def test_a_photograph_decodes_its_top_to_the_same_pixels():
+    """PNG of all kinds, JPEG, and whatever was cut off: as decoding the whole file."""
+    image = np.random.default_rng(0).integers(0, 256, (41, 30, 3), np.uint8)
+    grey = Image.fromarray(image).convert("L")
+    palette = Image.fromarray(image).quantize(16)
+    rgba = Image.fromarray(image).convert("RGBA")
+    for picture in (Image.fromarray(image), grey, palette, rgba):
+        for ending in ("PNG", "BMP"):
+            file = io.BytesIO()
+            (picture.convert("RGB") if ending == "BMP" else picture).save(file, ending)
+            data = file.getvalue()
+            expected = reading.read_image(data, "a")
+            photograph = reading.Photograph(data, "a")
+            assert photograph.shape == (41, 30, 3)
+            for count in (1, 7, 40, 41):
+                top = np.asarray(photograph.rows(count))
+                assert len(top) == (count if ending == "PNG" else 41)
+                np.testing.assert_array_equal(top, expected[: len(top)])
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG")
+    cut = reading.Photograph(file.getvalue()[:-40], "cut.png")
+    refused(lambda: cut.rows(3), "cut.png", "truncated")
+    refused(lambda: reading.Photograph(b"", "none.png"), "none.png", "0 bytes")

@@ -236,7 +236,7 @@ def map_ids(raw: np.ndarray, lut: np.ndarray, *, where: str) -> np.ndarray:
     """
     inside = (raw >= 0) & (raw <= 255) if raw.dtype != np.uint8 else None
     if inside is None or inside.all():
-        out = lut[raw]
+        out = np.take(lut, raw)  # much faster than lut[raw]
         bad = out == UNKNOWN
     else:
         bad = ~inside

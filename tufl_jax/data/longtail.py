@@ -14,7 +14,7 @@ from absl import logging
 
 from tufl_jax.data import reading
 from tufl_jax.data.progress import Progress, num_cores
-from tufl_jax.data.transforms import Augment
+from tufl_jax.data.transforms import Augment, undecoded
 from tufl_jax.errors import UserError
 from tufl_jax.labels import IGNORE
 
@@ -88,7 +88,7 @@ def draw(donors: Donors, class_id: int, rng: np.random.Generator) -> dict:
     # A thin class may vanish at a small scale: the last tries shrink the least.
     for augment in [donors.augment] * _TRIES + [donors.augment.largest()] * _TRIES:
         index = int(rng.choice(donors.database[class_id]))
-        view = augment(donors.source[index], rng, contains=class_id)
+        view = augment(undecoded(donors.source, index), rng, contains=class_id)
         if view is not None:
             return view
     raise UserError(

@@ -58,10 +58,17 @@ class Pairs:
 
     def __getitem__(self, index: int) -> dict:
         """{'image': u8[H, W, 3], 'label': u8[H, W] when labelled, 'name': str}."""
-        example = {"image": self.image(index), "name": self.name(index)}
+        return self._example(index, self.image(index))
+
+    def undecoded(self, index: int) -> dict:
+        """The same with a `reading.Photograph` as image."""
+        return self._example(index, reading.Photograph(*self.image_file(index)))
+
+    def _example(self, index: int, image) -> dict:
+        example = {"image": image, "name": self.name(index)}
         if self.labelled:
             label = self.label(index)
-            self._check_sizes(index, example["image"], label)
+            self._check_sizes(index, image, label)
             example["label"] = label
         return example
 

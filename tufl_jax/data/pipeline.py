@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from absl import flags
 
-from tufl_jax.data import longtail, reading
+from tufl_jax.data import longtail, reading, transforms
 from tufl_jax.data.longtail import Donors
 from tufl_jax.data.transforms import Augment
 from tufl_jax.errors import UserError
@@ -128,6 +128,19 @@ def read_ahead(
     return reading.ordered_map(source.__getitem__, indices, num_threads=num_threads)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Undecoded:
+    """A source for grain whose images are decoded when they are cut."""
+
+    source: object
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> dict:
+        return transforms.undecoded(self.source, index)
+
+
 def _stream(domain: Domain, name: str, seed: int, index: int, count: int):
     """Map-style stream of one domain's batches for process `index` of `count`."""
     import grain
@@ -140,7 +153,8 @@ def _stream(domain: Domain, name: str, seed: int, index: int, count: int):
     view = functools.partial(_view, domain.augment, name, name == "source")
     # Sharded after the augmentation, so that an item's random numbers depend on its
     # place in the global batch only.
-    items = grain.MapDataset.source(domain.source).seed(seed).shuffle().repeat()
+    items = grain.MapDataset.source(_Undecoded(domain.source))
+    items = items.seed(seed).shuffle().repeat()
     items = items.random_map(view)
     rows = domain.batch_size // count
     first = index * rows

@@ -33,14 +33,32 @@ def read_image(data: bytes, where: str) -> np.ndarray:
     Raises:
         UserError: it is damaged, empty, has 16 bits or more than MAX_PIXELS.
     """
+    return _open(data, where, lambda picture: np.asarray(_rgb(picture, where)))
 
-    def decode(picture):
-        if picture.mode not in _IMAGE_MODES or _is_16_bit_colour(picture):
-            raise UserError(f"{where}: is {_kind(picture)}, expected an 8-bit picture")
-        rgb = picture if picture.mode == "RGB" else picture.convert("RGB")
-        return np.asarray(rgb)
 
-    return _open(data, where, decode)
+class Photograph:
+    """A picture file that is decoded no further than it is looked at.
+
+    A crop rarely reaches the bottom, and a PNG is decoded from the top: a training
+    saves a fifth of its decoding. A file that was cut off is noticed all the same.
+
+    Args:
+        data, where: as for `read_image`.
+    Raises:
+        UserError: there is no picture in it; `rows` raises what `read_image` does.
+    Attributes:
+        shape: (H, W, 3) of the whole picture.
+    """
+
+    def __init__(self, data: bytes, where: str):
+        self._data, self._where = data, where
+        self.shape = (*size(data, where), 3)
+
+    def rows(self, count: int) -> Image.Image:
+        """The first `count` rows or more, in mode RGB."""
+        whole = count >= self.shape[0] or b"IEND" not in self._data[-64:]
+        stop = None if whole else count
+        return _open(self._data, self._where, lambda p: _rgb(p, self._where, stop))
 
 
 def read_ids(data: bytes, where: str) -> np.ndarray:
@@ -83,6 +101,19 @@ def read_synthia_ids(data: bytes, where: str) -> np.ndarray:
             "bytes of its 16-bit channels; take the file of the original archive"
         )
     return ids
+
+
+def _rgb(picture, where: str, stop: int | None = None) -> Image.Image:
+    """The picture in mode RGB; of a PNG perhaps only the rows above `stop`."""
+    if picture.mode not in _IMAGE_MODES or _is_16_bit_colour(picture):
+        raise UserError(f"{where}: is {_kind(picture)}, expected an 8-bit picture")
+    plain = picture.format == "PNG" and not picture.info.get("interlace")
+    if stop is not None and plain and len(picture.tile) == 1:
+        picture._size = (picture.width, stop)
+        extents = (0, 0, picture.width, stop)
+        picture.tile = [picture.tile[0]._replace(extents=extents)]
+    picture.load()
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
 
 
 READ_LABEL = {"ids": read_ids, "synthia": read_synthia_ids}

@@ -3,7 +3,8 @@
 A source has `len(source)` and `source[i] -> {'image': u8[H, W, 3], 'label': u8[H, W]
 class indices with 255 ignored, 'name': str}` (no 'label' when unlabelled), can be
 pickled, and has `fingerprint() -> str`, which changes when its labels do. Optional:
-`label(i) -> u8[H, W]`, when that is cheaper than source[i]['label'].
+`label(i) -> u8[H, W]`, when that is cheaper than source[i]['label'], and
+`undecoded(i)`, which is source[i] with a `reading.Photograph` as image.
 """
 
 from tufl_jax import labels
