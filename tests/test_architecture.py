@@ -31,6 +31,7 @@ MAY_BE_EAGER = {
     f"{PACKAGE}.data.pipeline",
     f"{PACKAGE}.writer",
     # Subclasses of its classes; imported by the one command that runs them.
+    f"{PACKAGE}.data.builders",
     f"{PACKAGE}.data.builders.base",
     f"{PACKAGE}.data.builders.shards",
 }

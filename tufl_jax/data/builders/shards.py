@@ -73,6 +73,7 @@ def write_all(files, *, decode: str, serialize: Callable, folder: pathlib.Path):
 
     for _ in reading.ordered_map(write, missing, num_threads=num_cores()):
         pass
+    logging.info("all %d items are written", total)
     metadata = {
         "names": files.names,
         "skipped": files.skipped,
