@@ -22,7 +22,7 @@ FLOORS = (
     {"state", "optim", "checkpoint", "events", "writer", "pictures"},
     {"steps"},
     {"evaluation"},
-    {"startup", "workdir", "train"},
+    {"startup", "workdir", "train", "cost"},
 )
 COMMANDS = len(FLOORS)
 NEVER_AT_IMPORT = {"tensorflow", "torch"}

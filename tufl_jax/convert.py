@@ -24,8 +24,8 @@ import sys
 import numpy as np
 from absl import logging
 
-from tufl_jax import startup
 from tufl_jax import config as config_lib
+from tufl_jax import startup
 from tufl_jax.errors import UserError
 from tufl_jax.models import pretrained, released
 from tufl_jax.models.weight_files import read_weights
