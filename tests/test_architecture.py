@@ -22,7 +22,7 @@ FLOORS = (
     {"state", "optim", "checkpoint", "events", "writer", "pictures"},
     {"steps"},
     {"journal", "export", "windows", "inference", "evaluation"},
-    {"startup", "workdir", "train"},
+    {"startup", "workdir", "train", "cost"},
 )
 COMMANDS = len(FLOORS)
 NEVER_AT_IMPORT = {"tensorflow", "torch"}

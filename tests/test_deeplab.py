@@ -239,20 +239,20 @@ def test_frozen_norms_get_no_gradient():
 
 
 def run_steps(num_devices):
-    """State and metrics after stage-1 steps of a tiny DeepLabV2 with batch statistics.
+    """State and metrics after source steps of a tiny DeepLabV2 with batch statistics.
 
     Small steps, for the reason given in test_steps.run.
     """
     config = tiny_config(
-        "stage1",
+        "source",
         model__name="deeplabv2",
         model__batch_norm="trained",
         optim__learning_rate=2e-5,
         optim__warmup_steps=0,
     )
-    model = startup.build_model(config).clone(blocks=(1, 1, 1, 1))
+    model = startup.build_model(config).clone(blocks=(1, 1, 0, 1))
     optimizer, _ = startup.build_optimizer(config, model)
-    stage = steps.STAGES["stage1"]
+    stage = steps.STAGES["source"]
     mesh = step_lib.make_mesh(jax.devices()[:num_devices])
     state = state_lib.create(
         models.init(model, jax.random.key(0)),
@@ -264,18 +264,13 @@ def run_steps(num_devices):
     state = step_lib.replicate(jax.tree.map(jnp.asarray, state), mesh)
     ctx = common.Context(config, model)
     step = step_lib.make_train_step(stage.loss_fn, ctx, optimizer, mesh)
-    for batch in list(make_batches("stage1"))[:2]:
+    for batch in list(make_batches("source"))[:2]:
         state, _ = step(state, step_lib.put_batch(batch, mesh))
     return jax.device_get(state)
 
 
 def test_one_device_equals_eight():
     one, eight = run_steps(1), run_steps(8)
-    assert one.metrics["loss_unsupervised"] > 0
-    pixels = 8 * 64 * 128
-    np.testing.assert_allclose(
-        one.metrics.pop("kept_ratio"), eight.metrics.pop("kept_ratio"), atol=4 / pixels
-    )
     compared = [
         (s.params, s.batch_stats, s.thresholds, s.metrics) for s in (one, eight)
     ]

@@ -114,6 +114,12 @@ def base() -> ConfigDict:
     c.model.stride_place = config_dict.placeholder(str)
     # deeplabv2. True: a batch norm before the head, as with ProDA's SimCLR weights.
     c.model.bn_pretrain = config_dict.placeholder(bool)
+    # deeplabv2. What the backward pass computes again instead of keeping: 'norms' and
+    # activations, or all inside a bottleneck: 'blocks'. None: nothing. docs/memory.md.
+    c.model.remat = config_dict.placeholder(str)
+    # Of convolutions and activations: float32 | bfloat16. Parameters, statistics,
+    # logits, softmax, thresholds and losses are float32 always.
+    c.model.dtype = "float32"
     # Input convention: imagenet (RGB, mean and deviation; TUFL, torchvision weights) |
     # unit (RGB / 255; ProDA) | caffe (BGR, mean only; AdaptSegNet, ADVENT, DACS).
     c.model.normalization = "imagenet"
@@ -188,6 +194,10 @@ def base() -> ConfigDict:
 
     c.train = ConfigDict()
     c.train.num_steps = 20_000  # [P]
+    # Microbatches a step: the network sees each batch in this many parts, one after the
+    # other, and computes every part twice. The losses and thresholds are of the whole
+    # batch, so the gradient is exact, but batch statistics are those of the part.
+    c.train.accumulate = 1
     c.train.log_every = 100
     c.train.checkpoint_every = 1000
     c.train.eval_every = 5000  # 0: only at the end

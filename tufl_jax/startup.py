@@ -24,12 +24,15 @@ from tufl_jax.steps import step as step_lib
 def usable_devices(config: ConfigDict) -> list[jax.Device]:
     """As many devices as split the batches evenly, equally many of each process.
 
+    With config.train.accumulate it is the parts of the batches that are split.
+
     Raises:
       UserError: a batch does not split over the processes.
     """
     sizes = [config.data.source.batch_size]
     if config.stage != "source":
         sizes.append(config.data.target.batch_size)
+    sizes = [size // config.train.accumulate for size in sizes]
     processes, devices = jax.process_count(), jax.devices()
     common = math.gcd(*sizes)
     if common % processes:
@@ -134,13 +137,21 @@ def open_batches(
 
 def build_model(config: ConfigDict) -> nn.Module:
     """The network of config.model; UserError for an option that it lacks."""
-    names = ("aux_heads", "activation", "head", "stride_place", "bn_pretrain")
+    names = (
+        "aux_heads",
+        "activation",
+        "head",
+        "stride_place",
+        "bn_pretrain",
+        "remat",
+    )
     options = {name: config.model[name] for name in names}
     return models.build(
         config.model.name,
         num_classes=config.num_classes,
         width=config.model.width,
         axis_name=step_lib.AXIS,
+        dtype=np.dtype(config.model.dtype),
         **{name: value for name, value in options.items() if value is not None},
     )
 

@@ -10,6 +10,7 @@ STAGES = ("source", "stage1", "stage2")
 BATCH_NORM = ("frozen", "trained", "per_domain")
 OPTIMIZERS = ("sgd", "adamw")
 UNSUPERVISED = ("focal", "neutral", "shannon", "maximum_squares", "confidence")
+DTYPES = ("float32", "bfloat16")
 NORMALIZATIONS = ("imagenet", "unit", "caffe")
 MODULATIONS = ("per_class", "argmax", "difference")
 
@@ -19,6 +20,7 @@ def validate(config: ConfigDict) -> None:
     _one_of("stage", config.stage, STAGES)
     _one_of("model.batch_norm", config.model.batch_norm, BATCH_NORM)
     _one_of("model.normalization", config.model.normalization, NORMALIZATIONS)
+    _one_of("model.dtype", config.model.dtype, DTYPES)
     _one_of("optim.name", config.optim.name, OPTIMIZERS)
     labels.of_config(config)  # names, colours and count fit each other
     _one_of("loss.unsupervised", config.loss.unsupervised, UNSUPERVISED)
@@ -57,6 +59,13 @@ def validate(config: ConfigDict) -> None:
             f"config.data.target.crop {tuple(target.crop)} must equal "
             f"config.data.source.crop {tuple(source.crop)}: they share a forward pass"
         )
+    for name in ("source",) if config.stage == "source" else ("source", "target"):
+        size = config.data[name].batch_size
+        if size % config.train.accumulate:
+            raise UserError(
+                f"config.data.{name}.batch_size: {size} images cannot be split into "
+                f"{config.train.accumulate} equal parts (config.train.accumulate)"
+            )
     if config.stage == "stage2" and source.batch_size != target.batch_size:
         raise UserError(
             f"stage2 mixes pairs: config.data.source.batch_size {source.batch_size} "
@@ -83,6 +92,7 @@ def _positive(config: ConfigDict) -> None:
         "mixing.boundary_size": 1,
         "optim.warmup_steps": 0,
         "train.keep_checkpoints": 1,
+        "train.accumulate": 1,
         "loss.gamma": 0,
     }
     values = dict(flatten(config.to_dict()))

@@ -31,7 +31,8 @@ def build(name: str, *, num_classes: int, **options) -> nn.Module:
     output to the sum heads; `stride_place` ('caffe': a bottleneck strides in its first
     1x1 | 'torch': in its 3x3); `bn_pretrain` (a batch norm before the head, as with
     ProDA's self-supervised weights); `dropout` (rate of the 'proda' head); `blocks`
-    (bottlenecks of the four stages).
+    (bottlenecks of the four stages); `remat` (what of a bottleneck the backward pass
+    computes again: 'none' | 'norms' | 'blocks').
 
     Returns:
       A module; `module(images f32[B, H, W, 3], train=False, keys=None)` gives a tuple

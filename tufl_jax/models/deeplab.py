@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.ad_checkpoint import checkpoint_name
 
 from tufl_jax import ops
 from tufl_jax.errors import UserError
@@ -23,6 +24,11 @@ DILATIONS = (6, 12, 18, 24)
 STAGES = ((1, 1), (2, 1), (1, 2), (1, 4))  # stride and dilation of each stage
 HEADS = ("proda", "sum4", "sum2")
 STRIDE_PLACES = ("caffe", "torch")
+REMAT = {
+    "none": None,
+    "norms": jax.checkpoint_policies.save_only_these_names("conv"),
+    "blocks": jax.checkpoint_policies.nothing_saveable,
+}
 NORMAL = nn.initializers.normal(0.01)
 
 
@@ -47,6 +53,7 @@ class Bottleneck(nn.Module):
 
         def conv_norm(x, features, size, number, **kwargs):
             x = _conv(features, size, self.options, f"conv{number}", **kwargs)(x)
+            x = checkpoint_name(x, "conv")
             return BatchNorm(self.options, name=f"bn{number}")(x, train=train)
 
         y = nn.relu(conv_norm(x, self.features, 1, 1, stride=first))
@@ -63,6 +70,7 @@ class Bottleneck(nn.Module):
             x = _conv(
                 4 * self.features, 1, self.options, "downsample_0", stride=self.stride
             )(x)
+            x = checkpoint_name(x, "conv")
             x = BatchNorm(self.options, name="downsample_1")(x, train=train)
         return nn.relu(x + y)
 
@@ -181,6 +189,7 @@ class DeepLabV2(nn.Module):
     bn_pretrain: bool = False
     dropout: float = 0.1
     blocks: tuple[int, ...] = (3, 4, 23, 3)
+    remat: str = "none"
     axis_name: str | None = None
     dtype: Any = jnp.float32
 
@@ -189,7 +198,8 @@ class DeepLabV2(nn.Module):
 
     def __post_init__(self):
         super().__post_init__()
-        for name, allowed in (("head", HEADS), ("stride_place", STRIDE_PLACES)):
+        choices = {"head": HEADS, "stride_place": STRIDE_PLACES, "remat": REMAT}
+        for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise UserError(
                     f"deeplabv2: {name} '{getattr(self, name)}' is not one of "
@@ -254,8 +264,11 @@ class DeepLabV2(nn.Module):
 
     def _stage(self, stage: int, x: jax.Array, options: Options, train: bool):
         stride, dilation = STAGES[stage]
+        module = Bottleneck
+        if REMAT[self.remat]:
+            module = nn.remat(Bottleneck, policy=REMAT[self.remat], static_argnums=2)
         for block in range(self.blocks[stage]):
-            x = Bottleneck(
+            x = module(
                 self.width * 2**stage,
                 options,
                 stride=stride if block == 0 else 1,

@@ -1,6 +1,7 @@
 """What the three loss functions share."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -91,6 +92,28 @@ def stop_norms(params, batch_stats):
 
 
 def _forward(ctx: Context, params, batch_stats, batches):
+    """Logits of (images, keys) batches in config.train.accumulate parts.
+
+    The loss is of all logits, so the gradient with respect to them comes first; each
+    part is then computed again and differentiated. That is exact for any loss, also
+    for masked means and thresholds, and keeps the activations of one part only.
+    """
+    count = ctx.config.train.accumulate
+    if count == 1:
+        return _apply(ctx, params, batch_stats, batches)
+    parts = []
+    for i in range(count):
+        part = jax.tree.map(lambda x, i=i: jnp.split(x, count)[i], batches)
+        if parts:
+            # One after the other, in the backward pass too.
+            params, parts[-1] = jax.lax.optimization_barrier((params, parts[-1]))
+        apply = jax.checkpoint(functools.partial(_apply, ctx))
+        heads, batch_stats = apply(params, batch_stats, part)
+        parts.append(heads)
+    return jax.tree.map(lambda *x: jnp.concatenate(x), *parts), batch_stats
+
+
+def _apply(ctx: Context, params, batch_stats, batches):
     config = ctx.config.model
     images, keys = zip(*batches, strict=True)
     joined = augment.normalize(jnp.concatenate(images), mode=config.normalization)

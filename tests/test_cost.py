@@ -1,0 +1,109 @@
+"""Costs found without running: the paper's counts, shapes of batches, kept arrays."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.test_steps import make_batches
+from tests.tiny import tiny_config
+from tufl_jax import cost, models, profile, startup
+from tufl_jax.models import layers
+from tufl_jax.models.deeplab import Bottleneck
+from tufl_jax.steps import common
+
+
+@pytest.mark.parametrize(
+    "name, macs", [("bisenet", 121.4), ("deeplabv2", 2172.2)], ids=str
+)
+def test_multiplications_of_table_7(name, macs):
+    model = models.build(name, num_classes=19)
+    count = profile.network(model, (1024, 2048))
+    np.testing.assert_allclose(count["macs"], macs, atol=0.05)
+    table = {line.split()[0]: line.split() for line in profile.lines(count)[1:]}
+    paper = {"bisenet": ("121", "13", "54"), "deeplabv2": ("2172", "65", "261")}[name]
+    column = {"bisenet": 3, "deeplabv2": 4}[name]
+    for key, value in zip(("macs", "params", "disk"), paper, strict=True):
+        assert table[key][column] == value
+        np.testing.assert_allclose(count[key], float(value), rtol=0.035)
+
+
+def test_multiplications_of_one_block():
+    """Inside jit and checkpoint, with stride and dilation, against a formula."""
+    block = Bottleneck(2, layers.Options(), stride=2, dilation=2, project=True)
+
+    class Net:
+        def init(self, key, x):
+            return block.init(key, x, False)
+
+        def apply(self, variables, x):
+            run = jax.checkpoint(lambda v, x: block.apply(v, x, False))
+            return jax.jit(run)(variables, x)
+
+    out = 3 * 4  # of 6 x 8 pixels
+    want = out * (3 * 2 + 9 * 2 * 2 + 2 * 8 + 3 * 8)
+    assert cost.multiplications(Net(), (6, 8)) == want
+
+
+@pytest.mark.parametrize("stage", ["source", "stage1", "stage2"])
+def test_abstract_batch_is_that_of_the_pipeline(stage):
+    config = tiny_config(stage)
+    batch = next(make_batches(stage))
+    shapes = cost.abstract_batch(config)
+    assert {k: (v.shape, v.dtype) for k, v in shapes.items()} == {
+        k: (v.shape, v.dtype) for k, v in batch.items()
+    }
+
+
+def tiny_deeplab(**changes):
+    config = tiny_config("stage1", model__name="deeplabv2", model__width=4, **changes)
+    model = startup.build_model(config).clone(blocks=(1, 0, 0, 1), axis_name=None)
+    return common.Context(config, model)
+
+
+def test_remat_and_parts_keep_less():
+    def kept(**changes):
+        ctx = tiny_deeplab(**changes)
+        return cost.kept_for_backward(ctx.config, ctx.model)
+
+    nothing, norms, blocks = (kept(model__remat=x) for x in ("none", "norms", "blocks"))
+    assert nothing > 1.3 * norms > 1.3 * 1.3 * blocks
+    assert kept(train__accumulate=2) < 0.6 * nothing
+
+
+def test_parts_and_remat_have_the_gradient_of_the_whole():
+    """With dropout, on logits and with a loss that couples all images."""
+    rng = np.random.default_rng(0)
+    source, weak, strong = rng.uniform(0, 255, (3, 4, 16, 24, 3)).astype("f4")
+    variables = models.init(tiny_deeplab().model, jax.random.key(0))
+    # A head of this size makes logits that a dropped channel changes visibly.
+    variables["params"]["layer5"]["head_1"]["kernel"] *= 100
+    keys = {
+        "source": jax.random.split(jax.random.key(1), 4),
+        "target": jax.random.split(jax.random.key(2), 4),
+    }
+
+    def run(**changes):
+        ctx = tiny_deeplab(model__batch_norm="frozen", **changes)
+
+        def loss(params):
+            batches, _ = common.forward(
+                ctx, params, variables["batch_stats"], [source], [weak, strong], keys
+            )
+            (a,), (b,), (c,) = batches
+            weights = jax.nn.softmax(jnp.max(b, -1), (0, 1, 2))  # couples the images
+            return jnp.sum(weights * jnp.sum((b - c) ** 2, -1)) + jnp.mean(a**2)
+
+        value, grads = jax.jit(jax.value_and_grad(loss))(variables["params"])
+        return value, jax.device_get(grads)
+
+    value, grads = run()
+    other, other_grads = run(train__accumulate=2, model__remat="norms")
+    np.testing.assert_allclose(other, value, rtol=1e-5)
+    largest = max(np.abs(x).max() for x in jax.tree.leaves(grads))
+    jax.tree.map(
+        # A bias before a norm has no gradient but rounding.
+        lambda a, b: np.testing.assert_allclose(b, a, rtol=1e-3, atol=1e-6 * largest),
+        grads,
+        other_grads,
+    )

@@ -1,0 +1,133 @@
+"""What a network and a train step cost, found without running them."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from tufl_jax import models, startup, steps
+from tufl_jax.steps import common
+from tufl_jax.steps import step as step_lib
+
+GIB = 2**30
+
+
+def multiplications(model, image_size: tuple[int, int]) -> int:
+    """Multiply-accumulates of the convolutions for one image, as Table VII counts.
+
+    Dense layers, resizing and element-wise work are not counted.
+
+    Args:
+      model: the network.
+      image_size: (H, W).
+    """
+    images = jax.ShapeDtypeStruct((1, *image_size, 3), jnp.float32)
+    traced = jax.make_jaxpr(model.apply)(models.shapes(model), images)
+    return _convolutions(traced.jaxpr)
+
+
+def _convolutions(jaxpr) -> int:
+    total = 0
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "conv_general_dilated":
+            kernel = equation.invars[1].aval.shape
+            out = equation.outvars[0].aval
+            channels = equation.params["dimension_numbers"].rhs_spec[0]
+            total += out.size * math.prod(kernel) // kernel[channels]
+        for value in equation.params.values():
+            for inner in value if isinstance(value, list | tuple) else (value,):
+                inner = getattr(inner, "jaxpr", inner)  # a ClosedJaxpr's own
+                if hasattr(inner, "eqns"):
+                    total += _convolutions(inner)
+    return total
+
+
+def size_of(tree) -> int:
+    """Bytes of the arrays (or shapes) of a tree."""
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
+
+
+def program_memory(compiled) -> int:
+    """Bytes that a compiled program holds at once: arguments, results, temporaries."""
+    stats = compiled.memory_analysis()
+    return (
+        stats.argument_size_in_bytes
+        + stats.output_size_in_bytes
+        - stats.alias_size_in_bytes
+        + stats.temp_size_in_bytes
+    )
+
+
+def abstract_batch(config: ConfigDict) -> dict:
+    """The shapes of one batch of config.stage."""
+    batch = {}
+    domains = ["source"] if config.stage == "source" else ["source", "target"]
+    counts = {name: config.data[name].batch_size for name in domains}
+    if config.stage == "stage2":
+        counts["donor"] = config.mixing.donors_per_step
+        batch["donor_class"] = jax.ShapeDtypeStruct((counts["donor"],), np.int32)
+    for name, count in counts.items():
+        crop = tuple(config.data["source" if name == "donor" else name].crop)
+        batch[f"{name}_image"] = jax.ShapeDtypeStruct((count, *crop, 3), np.uint8)
+        if name != "target":
+            batch[f"{name}_label"] = jax.ShapeDtypeStruct((count, *crop), np.uint8)
+    return batch
+
+
+def compile_step(config: ConfigDict):
+    """The compiled train step of a config on one device, from shapes alone."""
+    model = startup.build_model(config)
+    optimizer, _ = startup.build_optimizer(config, model)
+    step = step_lib.make_train_step(
+        steps.STAGES[config.stage].loss_fn,
+        common.Context(config, model),
+        optimizer,
+        step_lib.make_mesh(jax.devices()[:1]),
+    )
+    state = startup.abstract_state(config, model, optimizer)
+    return step.lower(state, abstract_batch(config)).compile()
+
+
+def kept_for_backward(config: ConfigDict, model) -> int:
+    """Bytes of activations that `model` keeps between forward and backward pass.
+
+    Of one microbatch, with its parameters: what autodiff saves, on any kind of device
+    and before a compiler makes it less. Needs no compiling.
+    """
+    config = ConfigDict(config.to_dict())
+    parts, config.train.accumulate = config.train.accumulate, 1
+    model = model.clone(axis_name=None)
+    ctx = common.Context(config, model)
+    variables = models.shapes(model)
+
+    def images(name):
+        domain = config.data[name]
+        shape = (domain.batch_size // parts, *domain.crop, 3)
+        return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+    views = {"source": 0, "stage1": 2, "stage2": 3}[config.stage]
+
+    def backward(params, batch_stats, source, target):
+        def forward(params):
+            keys = {
+                "source": jax.random.split(jax.random.key(0), len(source)),
+                "target": jax.random.split(jax.random.key(1), len(target)),
+            }
+            views_of_target = [target] * views
+            return common.forward(
+                ctx, params, batch_stats, [source], views_of_target, keys
+            )
+
+        return jax.vjp(forward, params, has_aux=True)[1]
+
+    kept = jax.eval_shape(
+        backward,
+        variables["params"],
+        variables["batch_stats"],
+        images("source"),
+        images("target"),
+    )
+    arrays = [x for x in jax.tree.leaves(kept) if x.dtype != jax.dtypes.float0]
+    return size_of(arrays)
