@@ -34,6 +34,7 @@ from tufl_jax.data.streets import Streets
 
 IMAGES = flags.DEFINE_integer("images", 12, "Pictures of each data set.")
 ROUNDS = flags.DEFINE_integer("rounds", 3, "Of which the best counts.")
+BATCHES = flags.DEFINE_integer("batches", 8, "Of each side in a round.")
 BATCH = flags.DEFINE_integer("batch", 4, "Images in a batch.")
 STEPS = flags.DEFINE_float("steps_per_second", 0, "Of a training, to be fed.")
 PER_STEP = flags.DEFINE_integer("images_per_step", 4, "Source and target together.")
@@ -99,11 +100,11 @@ def compare(name: str, folder: pathlib.Path, cores: int) -> None:
 
 
 def rate(batches, clock) -> float:
-    """Images a second over one pass, after a first batch that starts everything."""
+    """Images a second, after a first batch that starts everything."""
     iterator = iter(batches)
     next(iterator)
     start, count = clock(), 0
-    for _ in range(max(IMAGES.value // BATCH.value, 3)):
+    for _ in range(BATCHES.value):
         count += len(next(iterator)["source_image"])
     seconds = clock() - start
     if hasattr(iterator, "close"):
