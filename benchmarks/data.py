@@ -21,7 +21,6 @@ import time
 
 import numpy as np
 import PIL
-import torch  # pins the process to one core when it is imported: see main
 from absl import app, flags
 from ml_collections import ConfigDict
 from PIL import Image
@@ -51,9 +50,12 @@ IDS = {
 
 def main(_) -> None:
     """Print one line for each data set and format."""
-    os.sched_setaffinity(0, range(os.cpu_count()))
-    cores = len(os.sched_getaffinity(0))
+    allowed = os.sched_getaffinity(0)
+    import torch
+
+    os.sched_setaffinity(0, allowed)  # importing torch leaves one core
     torch.set_num_threads(1)
+    cores = len(allowed)
     print(
         f"{platform.processor() or platform.machine()}, {cores} cores; torch "
         f"{torch.__version__}, Pillow {PIL.__version__}; images/s a core, crop "
@@ -121,7 +123,7 @@ def ours(spec: ConfigDict, threads: int):
     return pipeline.train_batches(domain, seed=0, num_threads=threads)
 
 
-class Theirs(torch.utils.data.Dataset):
+class Theirs:
     """The same examples by resizing, cropping and mirroring whole Pillow pictures."""
 
     def __init__(self, spec: ConfigDict):
@@ -138,6 +140,8 @@ class Theirs(torch.utils.data.Dataset):
         return 1_000_000  # endless, as the other side
 
     def __getitem__(self, index: int) -> dict:
+        import torch
+
         rng = np.random.default_rng(index)
         image_path, label_path = self._pairs[rng.integers(len(self._pairs))]
         image = Image.open(image_path).convert("RGB")
@@ -172,6 +176,8 @@ def _images(root: pathlib.Path, pattern: str):
 
 def loader(data: Theirs, workers: int):
     """A DataLoader as it is commonly set up."""
+    import torch
+
     return torch.utils.data.DataLoader(
         data, batch_size=BATCH.value, num_workers=workers, prefetch_factor=None
     )
