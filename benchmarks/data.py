@@ -50,12 +50,10 @@ IDS = {
 
 def main(_) -> None:
     """Print one line for each data set and format."""
-    allowed = os.sched_getaffinity(0)
     import torch
 
-    os.sched_setaffinity(0, allowed)  # importing torch leaves one core
     torch.set_num_threads(1)
-    cores = len(allowed)
+    cores = len(os.sched_getaffinity(0))
     print(
         f"{platform.processor() or platform.machine()}, {cores} cores; torch "
         f"{torch.__version__}, Pillow {PIL.__version__}; images/s a core, crop "
@@ -88,8 +86,7 @@ def compare(name: str, folder: pathlib.Path, cores: int) -> None:
     for _ in range(ROUNDS.value):
         for key, run in runs.items():
             best[key] = max(best[key], rate(run(1), time.process_time))
-            if cores > 1:
-                wall[key] = max(wall[key], rate(run(cores), time.monotonic))
+            wall[key] = max(wall[key], rate(run(cores), time.monotonic))
     size = "{}x{}".format(*SIZES[name])
     for key in ("folder", "prepared"):
         print(
