@@ -21,7 +21,6 @@ import time
 
 import numpy as np
 import PIL
-import torch
 from absl import app, flags
 from ml_collections import ConfigDict
 from PIL import Image
@@ -34,6 +33,7 @@ from tufl_jax.data.streets import Streets
 
 IMAGES = flags.DEFINE_integer("images", 12, "Pictures of each data set.")
 ROUNDS = flags.DEFINE_integer("rounds", 3, "Of which the best counts.")
+BATCHES = flags.DEFINE_integer("batches", 8, "Of each side in a round.")
 BATCH = flags.DEFINE_integer("batch", 4, "Images in a batch.")
 STEPS = flags.DEFINE_float("steps_per_second", 0, "Of a training, to be fed.")
 PER_STEP = flags.DEFINE_integer("images_per_step", 4, "Source and target together.")
@@ -50,8 +50,10 @@ IDS = {
 
 def main(_) -> None:
     """Print one line for each data set and format."""
-    cores = len(os.sched_getaffinity(0))
+    import torch
+
     torch.set_num_threads(1)
+    cores = len(os.sched_getaffinity(0))
     print(
         f"{platform.processor() or platform.machine()}, {cores} cores; torch "
         f"{torch.__version__}, Pillow {PIL.__version__}; images/s a core, crop "
@@ -84,8 +86,7 @@ def compare(name: str, folder: pathlib.Path, cores: int) -> None:
     for _ in range(ROUNDS.value):
         for key, run in runs.items():
             best[key] = max(best[key], rate(run(1), time.process_time))
-            if cores > 1:
-                wall[key] = max(wall[key], rate(run(cores), time.monotonic))
+            wall[key] = max(wall[key], rate(run(cores), time.monotonic))
     size = "{}x{}".format(*SIZES[name])
     for key in ("folder", "prepared"):
         print(
@@ -99,11 +100,11 @@ def compare(name: str, folder: pathlib.Path, cores: int) -> None:
 
 
 def rate(batches, clock) -> float:
-    """Images a second over one pass, after a first batch that starts everything."""
+    """Images a second, after a first batch that starts everything."""
     iterator = iter(batches)
     next(iterator)
     start, count = clock(), 0
-    for _ in range(max(IMAGES.value // BATCH.value, 3)):
+    for _ in range(BATCHES.value):
         count += len(next(iterator)["source_image"])
     seconds = clock() - start
     if hasattr(iterator, "close"):
@@ -119,7 +120,7 @@ def ours(spec: ConfigDict, threads: int):
     return pipeline.train_batches(domain, seed=0, num_threads=threads)
 
 
-class Theirs(torch.utils.data.Dataset):
+class Theirs:
     """The same examples by resizing, cropping and mirroring whole Pillow pictures."""
 
     def __init__(self, spec: ConfigDict):
@@ -136,6 +137,8 @@ class Theirs(torch.utils.data.Dataset):
         return 1_000_000  # endless, as the other side
 
     def __getitem__(self, index: int) -> dict:
+        import torch
+
         rng = np.random.default_rng(index)
         image_path, label_path = self._pairs[rng.integers(len(self._pairs))]
         image = Image.open(image_path).convert("RGB")
@@ -170,6 +173,8 @@ def _images(root: pathlib.Path, pattern: str):
 
 def loader(data: Theirs, workers: int):
     """A DataLoader as it is commonly set up."""
+    import torch
+
     return torch.utils.data.DataLoader(
         data, batch_size=BATCH.value, num_workers=workers, prefetch_factor=None
     )

@@ -17,7 +17,6 @@ import itertools
 import pathlib
 import re
 import sys
-from collections.abc import Iterator
 
 from absl import app, flags
 from ml_collections import ConfigDict
@@ -46,6 +45,7 @@ _FILES = (
     *("name", "format", "root", "split", "city", "annotation", "images", "labels"),
     *("ids", "other_ids", "start", "stop"),
 )
+_NUM_CLASSES = {"synthia": 16, "crosscity": 13}  # that a data set can have
 _SHOWN = 10  # problems of one kind; the report has all
 _SHEET_ROWS, _SHEET_WIDTH = 6, 480
 
@@ -115,7 +115,7 @@ def _title(domains: list[str], spec: ConfigDict) -> str:
     return f"{', '.join(domains)}: {' '.join(filter(None, words))}"
 
 
-def of_flags() -> Iterator[tuple]:
+def of_flags() -> list[tuple]:
     """The same for the splits of --dataset."""
     if DATASET.value not in layouts.LAYOUTS or DATASET.value == "folder":
         names = ", ".join(sorted(set(layouts.LAYOUTS) - {"folder"}))
@@ -125,14 +125,19 @@ def of_flags() -> Iterator[tuple]:
     if not ROOT.value:
         raise UserError("give --root, the folder of the archives or their content")
     counts = layouts.LAYOUTS[DATASET.value].counts
-    for split in SPLIT.value or (("all",) if "all" in counts else counts):
+    classes = labels.cityscapes(_NUM_CLASSES.get(DATASET.value, 19))
+    splits = SPLIT.value or (("all",) if "all" in counts else tuple(counts))
+    specs = []
+    for split in splits:
         spec = ConfigDict(config_lib.base().data.eval.to_dict())
         spec.update(name=DATASET.value, root=ROOT.value, split=split)
         spec.update(city=CITY.value, annotation=ANNOTATION.value)
-        tree = files.Tree(spec.root)
-        if SPLIT.value or _is_there(tree, layouts.of_files(spec)):
-            num_classes = {"synthia": 16, "crosscity": 13}.get(spec.name, 19)
-            yield "", spec, labels.cityscapes(num_classes), None
+        specs.append(spec)
+    tree = files.Tree(ROOT.value)
+    there = [spec for spec in specs if _is_there(tree, layouts.of_files(spec))]
+    # Without any, looking at the first says what is there instead.
+    chosen = specs if SPLIT.value else there or specs[:1]
+    return [("", spec, classes, None) for spec in chosen]
 
 
 def _is_there(tree: files.Tree, layout: layouts.Layout) -> bool:

@@ -93,7 +93,10 @@ class Evaluator:
             sizes.add(tuple(entry["size"]))
         confusion = _sum_over_processes(confusion)
         if not confusion.any():
-            raise UserError("no labelled pixel in the set of config.data.eval")
+            raise UserError(
+                "no labelled pixel in the set of config.data.eval: look at its labels "
+                "with python -m tufl_jax.check_data, or export without them"
+            )
         names = self._classes.names
         return Evaluation(confusion, names, sizes.pop() if len(sizes) == 1 else None)
 

@@ -11,9 +11,11 @@ window that touches several tiles is computed for each of them.
 
 Only the network sees exact sizes. Padding its input would not be exact: the global
 mean of BiSeNet's context path and of DeepLabV2's attention, and convolutions near the
-border, see the padding. All other arrays are padded to multiples of `windows.BUCKET`,
-which changes nothing; so with `eval.resize` or `eval.window` images of many sizes share
-compilations, and without both there is one for each size.
+border, see the padding. (A BiSeNet trained on the streets changed the class of 30 % of
+the pixels when 90 x 180 images were padded to 128 x 192 with the mean colour.) All
+other arrays are padded to multiples of `windows.BUCKET`, which changes nothing; so with
+`eval.resize` or `eval.window` images of many sizes share compilations, and without both
+there is one for each size.
 """
 
 import dataclasses

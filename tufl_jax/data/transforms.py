@@ -150,4 +150,4 @@ def nearest(label: np.ndarray, size, window, crop) -> np.ndarray:
             window, crop, label.shape, size, strict=True
         )
     )
-    return label[rows][:, columns]
+    return label[rows].take(columns, axis=1)  # many times faster than [:, columns]
