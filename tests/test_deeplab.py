@@ -279,6 +279,31 @@ def test_one_device_equals_eight():
     )
 
 
+def test_bfloat16_is_for_activations_only():
+    model = models.build(
+        "deeplabv2", num_classes=3, width=4, blocks=(1, 0, 0, 1), dtype=jnp.bfloat16
+    )
+    images = jax.ShapeDtypeStruct((1, 16, 24, 3), jnp.float32)
+    variables = models.shapes(model)
+
+    def run(variables, images):
+        return model.apply(
+            variables,
+            images,
+            train=True,
+            capture_intermediates=True,
+            mutable=["batch_stats", "intermediates"],
+        )
+
+    (logits,), state = jax.eval_shape(run, variables, images)
+    assert logits.dtype == jnp.float32
+    block = state["intermediates"]["layer4_0"]
+    assert block["conv2"]["__call__"][0].dtype == jnp.bfloat16
+    assert block["__call__"][0].dtype == jnp.bfloat16
+    for tree in (variables, state["batch_stats"]):
+        assert {x.dtype for x in jax.tree.leaves(tree)} == {jnp.dtype("float32")}
+
+
 def test_options_are_checked():
     def build(**options):
         return models.build("deeplabv2", num_classes=3, **options)
