@@ -250,7 +250,7 @@ def run_steps(num_devices):
         optim__learning_rate=2e-5,
         optim__warmup_steps=0,
     )
-    model = startup.build_model(config).clone(blocks=(1, 1, 0, 1))
+    model = startup.build_model(config).clone(blocks=(1, 1, 0, 0))
     optimizer, _ = startup.build_optimizer(config, model)
     stage = steps.STAGES["source"]
     mesh = step_lib.make_mesh(jax.devices()[:num_devices])
