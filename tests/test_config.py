@@ -47,6 +47,9 @@ def test_wrong_type_names_the_key():
         ("thresholds.momentum", 1.5, r"not in \[0, 1\]"),
         ("num_classes", 18, "19, 16, 13"),
         ("train.log_every", 0, "at least 1"),
+        ("train.accumulate", 3, "2 images cannot be split into 3 equal parts"),
+        ("train.accumulate", 0, "0 is less than 1"),
+        ("model.dtype", "float16", "'float32', 'bfloat16'"),
         ("stage", "stage2", "config.teacher.run"),
     ],
 )

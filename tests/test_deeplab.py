@@ -250,7 +250,7 @@ def run_steps(num_devices):
         optim__learning_rate=2e-5,
         optim__warmup_steps=0,
     )
-    model = startup.build_model(config).clone(blocks=(1, 1, 0, 1))
+    model = startup.build_model(config).clone(blocks=(1, 1, 0, 0))
     optimizer, _ = startup.build_optimizer(config, model)
     stage = steps.STAGES["source"]
     mesh = step_lib.make_mesh(jax.devices()[:num_devices])
@@ -277,6 +277,31 @@ def test_one_device_equals_eight():
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(b, a, rtol=1e-5, atol=1e-6), *compared
     )
+
+
+def test_bfloat16_is_for_activations_only():
+    model = models.build(
+        "deeplabv2", num_classes=3, width=4, blocks=(1, 0, 0, 1), dtype=jnp.bfloat16
+    )
+    images = jax.ShapeDtypeStruct((1, 16, 24, 3), jnp.float32)
+    variables = models.shapes(model)
+
+    def run(variables, images):
+        return model.apply(
+            variables,
+            images,
+            train=True,
+            capture_intermediates=True,
+            mutable=["batch_stats", "intermediates"],
+        )
+
+    (logits,), state = jax.eval_shape(run, variables, images)
+    assert logits.dtype == jnp.float32
+    block = state["intermediates"]["layer4_0"]
+    assert block["conv2"]["__call__"][0].dtype == jnp.bfloat16
+    assert block["__call__"][0].dtype == jnp.bfloat16
+    for tree in (variables, state["batch_stats"]):
+        assert {x.dtype for x in jax.tree.leaves(tree)} == {jnp.dtype("float32")}
 
 
 def test_options_are_checked():

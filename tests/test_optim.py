@@ -65,6 +65,7 @@ def test_sgd_matches_a_loop():
         weight_decay=0.01,
         head_modules=("head", "absent"),
         head_multiplier=10.0,
+        backbone_multiplier=3.0,
     )
     state = optimizer.init(params)
     expected = jax.tree.map(np.float64, params)
@@ -80,7 +81,7 @@ def test_sgd_matches_a_loop():
                 decay = 0.01 if value.ndim > 1 else 0.0
                 gradient = grads[module][name] + decay * value
                 velocity[module][name] = 0.9 * velocity[module][name] + gradient
-                rate = 0.1 * (1 - step / 10) * (10.0 if module == "head" else 1.0)
+                rate = 0.1 * (1 - step / 10) * (10.0 if module == "head" else 3.0)
                 leaves[name] = value - rate * velocity[module][name]
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), params, expected
