@@ -5,16 +5,17 @@ python -m tufl_jax.main --config configs/demo.py
 
 from tufl_jax import config
 
-# 1 / log(1.1 + share of the class's pixels in the source), mean 1 over pixels.
-WEIGHTS = (0.64, 2.08, 0.77, 2.53, 2.45, 2.16, 2.55, 2.52, 1.43, 2.41)
-WEIGHTS += (1.17, 2.52, 2.57, 1.65, 2.44, 2.51, 2.54, 2.57, 2.55)
+# 1 / log(1.1 + share of the class's pixels in the source), twice that for classes below
+# 1.2 percent (as in the authors' release), mean 1 over pixels.
+WEIGHTS = (0.53, 1.48, 0.71, 3.93, 3.82, 1.59, 3.96, 3.87, 1.03, 3.74)
+WEIGHTS += (0.96, 3.75, 4.00, 1.17, 3.82, 3.82, 3.88, 4.02, 3.95)
 
 
 def get_config():
     """The recipe of `make demo`."""
     c = config.base()
     size = (96, 192)
-    c.model.width = 32  # of 64: about three times faster on a CPU
+    c.model.width = 24  # of 64: several times faster on a CPU
     for domain in (c.data.source, c.data.target):
         domain.size = size
         domain.crop = size
@@ -30,14 +31,14 @@ def get_config():
     c.mixing.strong = False  # a short training learns faster from plain mixtures
     c.optim.name = "adamw"  # learns more in 200 steps than SGD does here
     c.optim.weight_decay = 1e-4
-    c.optim.learning_rate = 2e-3
+    c.optim.learning_rate = 1e-3
     c.optim.head_multiplier = 1.0
     c.optim.warmup_steps = 20
     c.optim.warmup_start = 0.0
     c.train.log_every = 20
     c.train.checkpoint_every = 100
-    c.train.eval_every = 200
-    c.train.summary_every = 200
+    c.train.eval_every = 300
+    c.train.summary_every = 300
     c.recipe = ("source", "stage1", "stage2")
     with c.unlocked():
         c.runs.source = {
@@ -45,18 +46,20 @@ def get_config():
             "data": {"source": {"batch_size": 4}},
             "optim": {"learning_rate": 3e-3},
             "augment": {"source": False},
-            "train": {"num_steps": 250},
+            "train": {"num_steps": 500},
         }
         c.runs.stage1 = {
             "stage": "stage1",
             "init": {"run": "source"},
-            "train": {"num_steps": 450},
+            "train": {"num_steps": 300},
         }
         c.runs.stage2 = {
             "stage": "stage2",
             "init": {"run": "source"},
             "teacher": {"run": "stage1"},
-            "optim": {"learning_rate": 3e-3},
-            "train": {"num_steps": 850},
+            # The pseudo-labels of a briefly trained network are wrong often; at the
+            # paper's 1 they weigh three times as much on the main head as the source.
+            "loss": {"lambda_m": 0.3},
+            "train": {"num_steps": 520},
         }
     return c

@@ -14,6 +14,22 @@ DOMAINS = ("rendered", "camera")
 SMALL = (48, 96)
 
 
+# Percent of the labelled pixels of Cityscapes' training set (rounded).
+RARE = {
+    "wall": 0.66,
+    "fence": 0.88,
+    "traffic light": 0.2,
+    "traffic sign": 0.55,
+    "person": 1.2,
+    "rider": 0.14,
+    "truck": 0.27,
+    "bus": 0.24,
+    "train": 0.23,
+    "motorcycle": 0.1,
+    "bicycle": 0.4,
+}
+
+
 def streets(domain, **options):
     return Streets(domain, **{"length": 1000, "size": SMALL, **options})
 
@@ -132,6 +148,13 @@ def test_all_classes_appear_with_a_long_tail(domain):
         assert shares[rare] < shares[usual]
         assert areas[rare] < areas[usual]
     assert areas["road"] > areas["car"] > areas["person"] > areas["motorcycle"]
+
+
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_rare_classes_are_about_as_frequent_as_in_cityscapes(domain):
+    _, areas, _ = survey(domain)
+    for name, percent in RARE.items():
+        assert 0.35 < 100 * areas[name] / percent < 6, name
 
 
 def test_the_domains_differ_in_layout_and_light():

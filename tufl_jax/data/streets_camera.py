@@ -16,8 +16,8 @@ _REACH = 22.0  # metres over which ground texture fades
 # Relative contrast of fine and coarse screen texture of the 19 classes (and 255).
 _FINE = np.full(256, 0.03, np.float32)
 _COARSE = np.full(256, 0.05, np.float32)
-_FINE[[2, 3, 4, 8, 9]] = (0.06, 0.08, 0.1, 0.3, 0.1)
-_COARSE[[2, 3, 8, 9, 10]] = (0.1, 0.14, 0.16, 0.1, 0.03)
+_FINE[[2, 3, 4, 8, 9]] = (0.05, 0.07, 0.08, 0.15, 0.08)
+_COARSE[[2, 3, 8, 9, 10]] = (0.06, 0.09, 0.1, 0.08, 0.03)
 _FINE[[0, 1, 10]] = (0.015, 0.015, 0.004)
 
 # Where a class's ground texture starts: asphalt, slabs, grass.

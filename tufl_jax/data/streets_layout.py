@@ -195,7 +195,7 @@ def _open_block(scene: Scene, side: int, kind: str, place: Place, length: float)
         here = Place(place.x + deep, z0 + (i + dice.unit()) * length / 5)
         plant(scene, here, order=z1 + 0.5 + here.z * 1e-3)
     if kind == "wall":
-        height = dice.between(1.6, 3.4)
+        height = dice.between(2.0, 3.8)
         paint = partial(furniture.wall, colour=scene.colour("wall"))
     elif kind == "fence":
         height = dice.between(1.1, 2.0)

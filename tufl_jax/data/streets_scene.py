@@ -40,7 +40,7 @@ class Scene:
             name: dice.tint(dice.pick(options), style.tint)
             for name, options in style.palette.items()
         }
-        self.crossing = dice.between(14, 45) if dice.chance(style.crossing) else None
+        self.crossing = dice.between(13, 36) if dice.chance(style.crossing) else None
 
     def colour(self, name: str):
         """A fresh colour of that material, for one thing."""

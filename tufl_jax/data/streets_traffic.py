@@ -63,7 +63,7 @@ def kerbside(scene: Scene, side: int) -> None:
         order = place.z + length / 2
         scene.add(place, paint, margin=length, order=order)
     for _ in range(dice.poisson(style.signs / 2)):
-        place = Place(kerb + side * dice.between(0, 0.6), 6 + 34 * dice.unit() ** 1.5)
+        place = Place(kerb + side * dice.between(0, 0.6), 6 + 30 * dice.unit() ** 1.8)
         paint = partial(furniture.traffic_sign, colour=scene.colours["pole"])
         scene.add(place, paint, shape=Shape(0.1, 0.6, 2.6))
     _signals(scene, side, kerb)
@@ -77,7 +77,7 @@ def _signals(scene: Scene, side: int, kerb: float) -> None:
         if dice.chance(0.5):
             places.append(scene.crossing + 6.5)
     elif dice.chance(scene.style.signals / 4):
-        places = [dice.between(10, 35)]
+        places = [dice.between(8, 24)]
     for z in places:
         paint = partial(
             furniture.traffic_light,
@@ -176,7 +176,7 @@ def people(scene: Scene) -> None:
     for _ in range(dice.poisson(style.persons)):
         side = dice.pick((-1, 1))
         x = side * dice.between(scene.half + 0.8, abs(scene.line(side)) - 0.4)
-        z = 4.0 + 34 * dice.unit() ** 1.7
+        z = 4.0 + 28 * dice.unit() ** 2
         if dice.chance(0.12):
             x = dice.between(-scene.half, scene.half)
             z = scene.crossing - 7.0 if scene.crossing else z + 6
@@ -192,7 +192,7 @@ def people(scene: Scene) -> None:
             _mounted(scene, kind, clothes())
     for kind, mean in (("bicycle", style.bicycles), ("motorcycle", style.motorcycles)):
         for _ in range(dice.poisson(mean)):
-            side, z = dice.pick((-1, 1)), 4.5 + 18 * dice.unit() ** 1.5
+            side, z = dice.pick((-1, 1)), 4.5 + 14 * dice.unit() ** 1.8
             turn = dice.pick((-1, 1)) * dice.between(0.6, 1.5)
             for i in range(dice.count(1, 3 if kind == "bicycle" else 2)):
                 place = Place(side * (scene.half + 0.9), z + 0.8 * i, turn)
@@ -208,7 +208,7 @@ def _two_wheeler(scene: Scene, kind: str, place: Place) -> None:
 
 def _mounted(scene: Scene, kind: str, clothes) -> None:
     dice = scene.dice
-    side, z = dice.pick((-1, 1)), 5.5 + 18 * dice.unit() ** 1.4
+    side, z = dice.pick((-1, 1)), 5.0 + 16 * dice.unit() ** 1.8
     heading = (0.0 if side > 0 else math.pi) + dice.between(-0.15, 0.15)
     x = side * (scene.half - dice.between(2.4, 3.4))
     if scene.crossing is not None and dice.chance(0.4):
