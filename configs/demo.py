@@ -60,6 +60,6 @@ def get_config():
             # The pseudo-labels of a briefly trained network are wrong often; at the
             # paper's 1 they weigh three times as much on the main head as the source.
             "loss": {"lambda_m": 0.3},
-            "train": {"num_steps": 520},
+            "train": {"num_steps": 650},
         }
     return c

@@ -81,7 +81,7 @@ class Streets:
 
     def fingerprint(self) -> str:
         """Changes when the labels do."""
-        return f"{self.domain} {self.split} {self.size} {self.seed} {len(self)} v2"
+        return f"{self.domain} {self.split} {self.size} {self.seed} {len(self)} v3"
 
     def __getitem__(self, index: int) -> dict:
         """{'image': u8[H, W, 3], 'label': u8[H, W] of 0..18 or 255, 'name': str}."""
