@@ -22,6 +22,9 @@ MACHINE_KEYS = (
     "data.source.root",
     "data.target.root",
     "data.eval.root",
+    "data.source.format",
+    "data.target.format",
+    "data.eval.format",
     "init.run",
     "init.pretrained",
     "teacher.run",
@@ -32,9 +35,29 @@ MACHINE_KEYS = (
 def _dataset(**changes) -> ConfigDict:
     spec = ConfigDict(
         dict(
-            name="streets_rendered",  # see data/sources.py for the names
-            root="",  # folder; environment variables such as $CAMVID are expanded
+            # streets_rendered | streets_camera (built in) | cityscapes | gta5 |
+            # synthia | crosscity | folder (own data: images, labels, ids below)
+            name="streets_rendered",
+            # 'folder': files as they were unpacked, or their zip archives;
+            # 'prepared': what `python -m tufl_jax.prepare` has written
+            format="folder",
+            # folder of the files, or data_dir of what was prepared; environment
+            # variables such as $CAMVID are expanded
+            root="",
+            # cityscapes: train | val | test | train_extra; gta5: all, or with its
+            # split.mat train | val | test; synthia: all; crosscity: train | test
             split="train",
+            city="",  # crosscity: Rio | Rome | Taipei | Tokyo
+            annotation="gtFine",  # cityscapes: gtFine | gtCoarse (all of train_extra)
+            # Paths below root, such as 'frames/{split}/{name}.jpg' and
+            # 'masks/{split}/{name}.png'; `{name}.*` takes .png, .jpg and .jpeg. A known
+            # data set needs them only where its folders were rearranged.
+            images="",
+            labels="",
+            # Pairs (raw id of the label files, class name or ''), instead of the data
+            # set's own table; folder: empty if the files hold class indices
+            ids=(),
+            other_ids="error",  # ids that no table has: 'error' | 'ignore'
             start=0.0,  # use the items from this share of the sorted list ...
             stop=1.0,  # ... up to this one
             length=2000,  # streets only: number of images
@@ -54,6 +77,9 @@ def _training_dataset(**changes) -> ConfigDict:
                 tuple
             ),  # (height, width) all images get first
             scales=(0.75, 1.0, 1.25, 1.5),  # one is drawn per image [R]
+            # (least, most) width in pixels, drawn uniformly with the aspect kept,
+            # instead of scales; empty: scales. ProDA: (1100, 3300), after its resize
+            scale_width=(),
             crop=(640, 1280),  # (height, width) [R]
             hflip=0.5,  # probability [R]
         )
@@ -67,7 +93,10 @@ def base() -> ConfigDict:
     c = ConfigDict()
     c.stage = "source"  # source | stage1 | stage2
     c.seed = 0
-    c.num_classes = 19  # 19, 16 (SYNTHIA) or 13 (Cross-City)
+    c.num_classes = 19  # 19, 16 (SYNTHIA) or 13 (Cross-City), or that of c.classes
+    c.classes = ConfigDict()  # empty: the Cityscapes classes that num_classes means
+    c.classes.names = ()  # own classes, in the order of their indices
+    c.classes.colours = ()  # (red, green, blue) of each; empty: chosen for you
 
     c.model = ConfigDict()
     c.model.name = "bisenet"  # bisenet | deeplabv2

@@ -25,18 +25,19 @@ class Evaluation:
 
     Attributes:
       confusion: i64[C, C], rows = ground truth.
+      names: of the C classes.
       label_size: (height, width) of the labels, None when they differ.
     """
 
     confusion: np.ndarray
+    names: tuple[str, ...]
     label_size: tuple[int, int] | None
 
     def as_json(self, *, step: int, checkpoint: str) -> dict:
         """The content of evaluation.json."""
-        names = labels.class_names(len(self.confusion))
         return {
             "step": step,
-            **metrics.summary(self.confusion, names),
+            **metrics.summary(self.confusion, self.names),
             "checkpoint": checkpoint,
             "label_size": self.label_size and list(self.label_size),
         }
@@ -101,7 +102,8 @@ class Evaluator:
             confusion = (high << 24) + low
         if not confusion.any():
             raise UserError("no labelled pixel in the set of config.data.eval")
-        return Evaluation(confusion, sizes.pop() if len(sizes) == 1 else None)
+        names = labels.of_config(self._config).names
+        return Evaluation(confusion, names, sizes.pop() if len(sizes) == 1 else None)
 
     def predictions(self, variables: dict, indices) -> list[dict]:
         """Host arrays for pictures: the item with 'prediction' and 'entropy'."""

@@ -153,10 +153,18 @@ def summary(confusion: np.ndarray, class_names: Sequence[str] | int) -> dict:
         "miou": mean_iou(confusion),
         "iou": dict(zip(class_names, values, strict=True)),
     }
-    for size in {19: (16, 13), 16: (13,)}.get(num_classes, ()):
+    for size in _smaller_subsets(tuple(class_names)):
         mean = mean_iou(confusion, _rows_of_subset(size, num_classes))
         result[f"miou_{size}"] = None if np.isnan(mean) else mean
     return result
+
+
+def _smaller_subsets(class_names: tuple[str, ...]) -> tuple[int, ...]:
+    """Sizes of the Cityscapes subsets within these classes, () if they are others."""
+    for size, smaller in ((19, (16, 13)), (16, (13,))):
+        if class_names == label_tables.class_names(size):
+            return smaller
+    return ()
 
 
 def _rows_of_subset(size: int, num_classes: int) -> list[int]:

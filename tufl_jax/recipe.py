@@ -77,24 +77,19 @@ def write_sheet(runs: dict[str, ConfigDict], workdir: pathlib.Path) -> None:
         items[name] = evaluation.Evaluator(run, model, source).predictions(
             variables, indices
         )
-    classes = runs[first].num_classes
+    classes = labels.of_config(runs[first])
     rows = [
         [
             a["image"],
-            labels.colorize(a["label"], classes),
-            labels.colorize(a["prediction"], classes),
-            labels.colorize(b["prediction"], classes),
+            classes.colorize(a["label"]),
+            classes.colorize(a["prediction"]),
+            classes.colorize(b["prediction"]),
             pictures.color_map(b["entropy"]),
         ]
         for a, b in zip(items[first], items[last], strict=True)
     ]
     titles = ["image", "ground truth", first, last, f"entropy of {last}"]
-    colours = labels.PALETTE[list(labels.subset(classes))]
-    sheet = pictures.contact_sheet(
-        rows,
-        titles,
-        legend=dict(zip(labels.class_names(classes), colours, strict=True)),
-    )
+    sheet = pictures.contact_sheet(rows, titles, legend=classes.legend())
     pictures.save_png(sheet, workdir / "contact_sheet.png")
 
 

@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
 from tufl_jax import config as config_lib
-from tufl_jax import models, optim, state, steps
+from tufl_jax import labels, models, optim, state, steps
 from tufl_jax.checkpoint import Checkpoints
 from tufl_jax.data import longtail, pipeline, sources, transforms
 from tufl_jax.errors import UserError
@@ -47,7 +47,7 @@ def open_dataset(config: ConfigDict, domain: str, *, labelled: bool):
     # Every seed is judged on the same images.
     seed = 0 if domain == "eval" else config.seed
     return sources.build(
-        spec, num_classes=config.num_classes, seed=seed, labelled=labelled
+        spec, classes=labels.of_config(config), seed=seed, labelled=labelled
     )
 
 
@@ -87,6 +87,7 @@ def augmentation(spec: ConfigDict) -> transforms.Augment:
         crop=tuple(spec.crop),
         resize=None if spec.resize is None else tuple(spec.resize),
         scales=tuple(spec.scales),
+        scale_width=tuple(spec.scale_width) or None,
         hflip=spec.hflip,
     )
 

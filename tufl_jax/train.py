@@ -153,7 +153,7 @@ class Loop:
         )
         scalars = {name: float(total) / window for name, total in sums.items()}
         self.check_finite(scalars, int(bad))
-        names = labels.class_names(self.config.num_classes)
+        names = labels.of_config(self.config).names
         if self.config.stage != "source":
             for name, value in zip(names, alpha, strict=True):
                 scalars[f"threshold/{name}"] = float(value)
@@ -302,10 +302,11 @@ class StopRequest:
 def summary_images(images: dict, config: ConfigDict) -> dict[str, np.ndarray]:
     """The step's pictures as u8[N, H, W, 3]."""
     shown = {}
+    classes = labels.of_config(config)
     for name, array in jax.device_get(images).items():
         kind = name.rsplit("_", 1)[-1].rsplit("/", 1)[-1]
         if kind in ("label", "prediction"):
-            colour = [labels.colorize(x, config.num_classes) for x in array]
+            colour = [classes.colorize(x) for x in array]
         elif kind == "entropy":
             colour = [pictures.color_map(x) for x in array]
         elif kind == "mask":

@@ -2,6 +2,7 @@
 
 from ml_collections import ConfigDict
 
+from tufl_jax import labels
 from tufl_jax.config import flatten
 from tufl_jax.errors import UserError
 
@@ -19,7 +20,7 @@ def validate(config: ConfigDict) -> None:
     _one_of("model.batch_norm", config.model.batch_norm, BATCH_NORM)
     _one_of("model.normalization", config.model.normalization, NORMALIZATIONS)
     _one_of("optim.name", config.optim.name, OPTIMIZERS)
-    _one_of("num_classes", config.num_classes, (19, 16, 13))
+    labels.of_config(config)  # names, colours and count fit each other
     _one_of("loss.unsupervised", config.loss.unsupervised, UNSUPERVISED)
     _one_of("loss.modulation", config.loss.modulation, MODULATIONS)
     _one_of("loss.threshold", config.loss.threshold, ("dynamic", "fixed"))

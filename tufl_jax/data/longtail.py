@@ -91,9 +91,8 @@ def draw(donors: Donors, class_id: int, rng: np.random.Generator) -> dict:
     Raises:
         UserError: the class is lost in the resizing, many times in a row.
     """
-    largest = dataclasses.replace(donors.augment, scales=(max(donors.augment.scales),))
     # A thin class may vanish at a small scale: the last tries shrink the least.
-    for augment in [donors.augment] * _TRIES + [largest] * _TRIES:
+    for augment in [donors.augment] * _TRIES + [donors.augment.largest()] * _TRIES:
         index = int(rng.choice(donors.database[class_id]))
         view = augment(donors.source[index], rng, contains=class_id)
         if view is not None:

@@ -1,9 +1,9 @@
-"""Reading picture files, one by one and ahead of time."""
+"""Decoding picture files, and computing items ahead of time."""
 
 import collections
 import concurrent.futures
+import io
 import itertools
-import pathlib
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
@@ -11,28 +11,131 @@ from PIL import Image
 
 from tufl_jax.errors import UserError
 
+# Pillow's own limit, about 89 million: an RGB picture of that size fills 256 MiB.
+# A file that claims more is refused from its header, before memory is asked for.
+MAX_PIXELS = Image.MAX_IMAGE_PIXELS
 
-def read_image(path: pathlib.Path) -> np.ndarray:
-    """u8[H, W, 3] of an 8-bit picture; UserError if it cannot be read."""
-    return _read(path, ("RGB", "RGBA", "L", "P"), "an 8-bit picture", convert="RGB")
+_IMAGE_MODES = ("RGB", "RGBA", "L", "P")
+_LABEL_MODES = ("L", "P", "I;16", "I", "1")
+# How Pillow reads a PNG of three 16-bit channels: the high byte of each. Its reading
+# for the other byte order takes the low one, so the two together lose nothing.
+_HIGH_BYTES, _LOW_BYTES = "RGB;16B", "RGB;16L"
 
 
-def read_label(path: pathlib.Path) -> np.ndarray:
-    """Integer ids [H, W] of a grey or palette picture; UserError if it is neither."""
-    return _read(path, ("L", "P", "I;16", "I"), "a one-channel picture of label ids")
+def read_image(data: bytes, where: str) -> np.ndarray:
+    """Decodes a photograph.
+
+    Args:
+        data: content of a PNG, JPEG or other 8-bit picture file.
+        where: its name, for errors.
+    Returns:
+        u8[H, W, 3]; grey pictures have three equal channels, transparency is dropped.
+    Raises:
+        UserError: it is damaged, empty, has 16 bits or more than MAX_PIXELS.
+    """
+
+    def decode(picture):
+        if picture.mode not in _IMAGE_MODES or _is_16_bit_colour(picture):
+            raise UserError(f"{where}: is {_kind(picture)}, expected an 8-bit picture")
+        return np.asarray(picture.convert("RGB"))
+
+    return _open(data, where, decode)
 
 
-def _read(path, modes, wanted: str, *, convert: str | None = None) -> np.ndarray:
+def read_ids(data: bytes, where: str) -> np.ndarray:
+    """Decodes a label file of one channel; palette files give indices, not colours.
+
+    Args:
+        data: content of a PNG file.
+        where: its name, for errors.
+    Returns:
+        Integer ids [H, W], u8 or wider.
+    Raises:
+        UserError: as `read_image`, and for colour pictures and lossy JPEG.
+    """
+    return _open(data, where, lambda picture: _ids(picture, where))
+
+
+def read_synthia_ids(data: bytes, where: str) -> np.ndarray:
+    """Decodes a SYNTHIA label: 16 bits and three channels, the first of them the class.
+
+    Files of one channel, as other tools export them, are read as they are. A file
+    without any class is refused: that is what readers make of it that keep only the
+    high bytes.
+
+    Args, Returns, Raises: as `read_ids`.
+    """
+
+    def decode(picture):
+        if not _is_16_bit_colour(picture):
+            return _ids(picture, where, wanted="SYNTHIA's 16-bit label picture")
+        high = np.asarray(picture)[..., 0]
+        with Image.open(io.BytesIO(data)) as again:
+            again.tile = [again.tile[0]._replace(args=_LOW_BYTES)]
+            low = np.asarray(again)[..., 0]
+        return low if not high.any() else low + high.astype(np.uint16) * 256
+
+    ids = _open(data, where, decode)
+    if not ids.any():
+        raise UserError(
+            f"{where}: every pixel has id 0 (void): a converter has read only the high "
+            "bytes of its 16-bit channels; take the file of the original archive"
+        )
+    return ids
+
+
+READ_LABEL = {"ids": read_ids, "synthia": read_synthia_ids}
+
+
+def size(data: bytes, where: str) -> tuple[int, int]:
+    """(height, width) from the header of a picture file; UserError if it has none."""
+    return _open(data, where, lambda picture: picture.size[::-1])
+
+
+def _ids(picture, where: str, *, wanted: str = "a one-channel picture of label ids"):
+    if picture.format == "JPEG":
+        raise UserError(f"{where}: is a JPEG, which changes ids; expected a PNG file")
+    if picture.mode not in _LABEL_MODES:
+        raise UserError(f"{where}: is {_kind(picture)}, expected {wanted}")
+    ids = np.asarray(picture)
+    return ids.astype(np.uint8) if ids.dtype == bool else ids
+
+
+def _is_16_bit_colour(picture) -> bool:
+    return picture.mode == "RGB" and any(t.args == _HIGH_BYTES for t in picture.tile)
+
+
+def _kind(picture) -> str:
+    if _is_16_bit_colour(picture):
+        return "a 16-bit colour picture (SYNTHIA's label format)"
+    return f"of mode {picture.mode}"
+
+
+def _open(data: bytes, where: str, decode: Callable):
+    if not data:
+        raise UserError(f"{where}: is empty (0 bytes); replace it")
     try:
-        with Image.open(path) as picture:
-            mode = picture.mode
-            if mode in modes:
-                return np.asarray(picture.convert(convert) if convert else picture)
+        with Image.open(io.BytesIO(data)) as picture:
+            if picture.width * picture.height > MAX_PIXELS:
+                raise _too_large(where, f"{picture.width}x{picture.height}")
+            return decode(picture)
+    except UserError:
+        raise
+    except Image.DecompressionBombError:
+        raise _too_large(where, "more than twice as many") from None
     # Pillow reports broken files with any of these, depending on where they break.
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path}: cannot be read ({reason}); replace it") from error
-    raise UserError(f"{path}: has mode {mode}, expected {wanted}")
+        if isinstance(error, Image.UnidentifiedImageError):
+            reason = "not a picture file, or broken at its beginning"
+        raise UserError(f"{where}: cannot be read ({reason}); replace it") from error
+
+
+def _too_large(where: str, pixels: str) -> UserError:
+    return UserError(
+        f"{where}: {pixels} pixels, the limit is {MAX_PIXELS / 1e6:.0f} million; cut "
+        "it into parts"
+    )
 
 
 def ordered_map(function: Callable, items: Iterable, *, num_threads: int) -> Iterator:

@@ -13,7 +13,8 @@ class Augment:
     """Random scale, random crop and random horizontal flip of one example.
 
     Sizes are (height, width) in pixels. The image is brought to `resize` (None: its
-    own size), times one of `scales`, enlarged with its aspect kept where it is still
+    own size), times one of `scales` (or, with `scale_width`, to a width drawn uniformly
+    from that range, its aspect kept), enlarged with its aspect kept where it is still
     smaller than `crop`; then a window of `crop` is cut and mirrored with probability
     `hflip`. All in one resampling, of the window only: bilinear for the image
     (Pillow's, which averages over all covered pixels when it shrinks), nearest for
@@ -26,6 +27,7 @@ class Augment:
     resize: tuple[int, int] | None = None
     scales: tuple[float, ...] = (0.75, 1.0, 1.25, 1.5)
     hflip: float = 0.5
+    scale_width: tuple[float, float] | None = None
 
     def __post_init__(self):
         for name, size in (("crop", self.crop), ("resize", self.resize)):
@@ -33,8 +35,20 @@ class Augment:
                 raise UserError(f"{name}={size}: give (height, width), both positive")
         if not self.scales or min(self.scales) <= 0:
             raise UserError(f"scales={self.scales}: give one or more positive factors")
+        if self.scale_width is not None and not (
+            len(self.scale_width) == 2
+            and 0 < self.scale_width[0] <= self.scale_width[1]
+        ):
+            raise UserError(
+                f"scale_width={self.scale_width}: give (least, most) pixels, positive"
+            )
         if not 0 <= self.hflip <= 1:
             raise UserError(f"hflip={self.hflip}: give a probability from 0 to 1")
+
+    def largest(self) -> "Augment":
+        """The same, always at the largest scale."""
+        width = self.scale_width and (self.scale_width[1],) * 2
+        return dataclasses.replace(self, scales=(max(self.scales),), scale_width=width)
 
     def __call__(
         self, example: dict, rng: np.random.Generator, *, contains: int | None = None
@@ -66,8 +80,12 @@ class Augment:
         return {name: np.ascontiguousarray(x) for name, x in view.items()}
 
     def _scaled_size(self, size, rng) -> tuple[int, int]:
-        scale = self.scales[rng.integers(len(self.scales))]
-        height, width = (x * scale for x in self.resize or size)
+        size = self.resize or size
+        if self.scale_width is None:
+            scale = self.scales[rng.integers(len(self.scales))]
+        else:
+            scale = rng.uniform(*self.scale_width) / size[1]
+        height, width = (x * scale for x in size)
         enlarge = max(1.0, self.crop[0] / height, self.crop[1] / width)
         return (
             max(self.crop[0], round(height * enlarge)),
