@@ -1,9 +1,10 @@
-"""GTA5 to Cityscapes: source, stage 1 and stage 2. Settings: tufl_jax/paper_recipes.py.
+"""GTA5 to Cityscapes: all stages. Settings: tufl_jax/paper_recipes.py.
 
 GTA5=FOLDER CITYSCAPES=FOLDER RESNET18=FILE \
     python -m tufl_jax.main --config configs/gta5.py
 
-DeepLabV2, with RESNET101 in place of RESNET18: --config configs/gta5.py:deeplab
+DeepLabV2, with RESNET101 in place of RESNET18:
+--config configs/gta5.py:deeplab
 """
 
 from tufl_jax import paper_recipes

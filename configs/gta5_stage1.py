@@ -3,7 +3,8 @@
 GTA5=FOLDER CITYSCAPES=FOLDER RESNET18=FILE \
     python -m tufl_jax.main --config configs/gta5_stage1.py
 
-DeepLabV2, with RESNET101 in place of RESNET18: --config configs/gta5_stage1.py:deeplab
+DeepLabV2, with RESNET101 in place of RESNET18:
+--config configs/gta5_stage1.py:deeplab
 """
 
 from tufl_jax import paper_recipes

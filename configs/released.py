@@ -15,6 +15,4 @@ def get_config(city="Rio"):
     c = paper_recipes.recipe(city)
     presets.released(c)
     c.loss.lambda_u = 0.08
-    for run in ("source", "oracle"):  # trained before, with the upstream rates
-        c.runs[run].optim.update({"warmup_steps": 100})
     return c

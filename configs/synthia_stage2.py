@@ -3,7 +3,8 @@
 SYNTHIA=FOLDER CITYSCAPES=FOLDER RESNET18=FILE \
     python -m tufl_jax.main --config configs/synthia_stage2.py
 
-DeepLabV2, with RESNET101 in place of RESNET18: --config configs/synthia_stage2.py:deeplab
+DeepLabV2, with RESNET101 in place of RESNET18:
+--config configs/synthia_stage2.py:deeplab
 """
 
 from tufl_jax import paper_recipes

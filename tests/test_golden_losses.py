@@ -1,10 +1,10 @@
 """Losses and thresholds against recorded reference numbers.
 
 `loss_*` and `adapt_released_*` come from the authors' released code, `paper_*` from a
-float64 transcription of the paper, `peer_*` from the code of the original publications;
-`step_*` has a file of its own, test_golden_steps.py. Tolerances: values 2e-5, thresholds 5e-6, gradients 1e-3 with a
-floor of 1e-5 of the largest (2e-3 for maximum squares with OHEM, where the reference
-itself is noisy).
+float64 transcription of the paper, `peer_*` from the code of the original publications.
+`step_*` has a file of its own, test_golden_steps.py. Tolerances: values 2e-5,
+thresholds 5e-6, gradients 1e-3 with a floor of 1e-5 of the largest (2e-3 for maximum
+squares with OHEM, where the reference itself is noisy).
 """
 
 import functools

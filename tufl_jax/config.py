@@ -325,6 +325,18 @@ def as_json(config: ConfigDict) -> dict:
     return plain(config.to_dict())
 
 
+def from_json(content: dict) -> ConfigDict:
+    """The config whose `as_json` is `content`; UserError for an unknown key."""
+
+    def plain(value):
+        return tuple(map(plain, value)) if isinstance(value, list) else value
+
+    config = base()
+    for key, value in flatten(content):
+        set_key(config, key, plain(value))
+    return config
+
+
 def expand(path: str, *, key: str) -> str:
     """Expand ~ and $VARIABLES in the path of config key `key`.
 

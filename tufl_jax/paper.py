@@ -278,13 +278,15 @@ def recipe_of(
             raise UserError(f"the base recipe has no run '{entry.stage}' for {row}")
         chosen[row] = _add_run(config, runs, entry)
     needed = set(chosen.values())
-    for run in list(needed) + ["stage1"] * ("stage2" in needed):
-        others = dict(config_lib.flatten(runs[run]))
-        needed |= {others.get("init.run", ""), others.get("teacher.run", "")} & set(
-            runs
-        )
+    for _ in range(2):  # stage 2 needs stage 1, which needs the source
+        for run in list(needed):
+            others = dict(config_lib.flatten(runs[run]))
+            found = {others.get("init.run"), others.get("teacher.run")}
+            needed |= found & runs.keys()
+    # What others build on first, the oracle after the source.
+    place = {"source": 0, "oracle": 1, "stage1": 2, "stage2": 3}
     order = [run for run in runs if run in needed]
-    order.sort(key=lambda run: ("source", "stage1", "stage2").index(runs[run]["stage"]))
+    order.sort(key=lambda run: place.get(run, place[runs[run]["stage"]]))
     with config.unlocked():
         config.recipe = tuple(order)
         config.runs = ConfigDict({run: runs[run] for run in order})

@@ -142,8 +142,8 @@ def unsupervised_loss(ctx: Context, state, weak_heads, strong_heads, theta):
     """Eq. 3-5 and 8-9 on one pair of target views.
 
     The weak logits are warped onto the strong view. Only pixels inside the frame count,
-    or with config.thresholds.pixels 'all' every one. What is chosen from them and how it is averaged: `class_masks`, and
-    config.loss.{unsupervised, released_floor, hardest}.
+    or with config.thresholds.pixels 'all' every one. `class_masks` chooses from them;
+    config.loss says which loss they have and how it is averaged.
 
     Args:
       ctx: see Context.
