@@ -111,11 +111,6 @@ def _losses(config: ConfigDict) -> None:
             "config.loss.image_wise_ratio belongs to the loss 'maximum_squares', not "
             f"to {config.unsupervised!r}"
         )
-    if config.epsilon and config.unsupervised not in ("focal", "neutral"):
-        raise UserError(
-            "config.loss.epsilon belongs to the losses 'focal' and 'neutral', not to "
-            f"{config.unsupervised!r}"
-        )
 
 
 def _positive(config: ConfigDict) -> None:
