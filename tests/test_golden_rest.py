@@ -127,9 +127,11 @@ def test_released_rates_of_the_parameter_groups(name):
     config.train.num_steps = int(d["max_iter"])
     model = startup.build_model(config)
     optimizer, _ = startup.build_optimizer(config, model)
-    params = jax.tree.map(lambda x: jnp.zeros(x.shape), models.shapes(model)["params"])
-    ones = jax.tree.map(jnp.ones_like, params)
-    state = optimizer.init(params)
+    params = jax.tree.map(
+        lambda x: np.zeros(x.shape, np.float32), models.shapes(model)["params"]
+    )
+    ones = jax.tree.map(np.ones_like, params)
+    state = jax.jit(optimizer.init)(params)
     step = jax.jit(functools.partial(optimizer.update, params=params))
     for rates in d["first_steps_group_lr"]:
         updates, state = step(ones, state)

@@ -23,28 +23,37 @@ def draw(seed, scale=4.0):
     return (scale * logits).astype(np.float32)
 
 
-def run(config, weak, strong, theta=IDENTITY, *, jit=True, step=0):
-    """(loss, alpha, kept), gradients with respect to both heads' views."""
-    ctx = common.Context(config, None, axis_name=None)
-    state = types.SimpleNamespace(
-        step=jnp.int32(step), thresholds=jnp.full(C, config.thresholds.init)
-    )
+def prepare(config, *, jit=True):
+    """A call (weak, strong, theta, step) -> values and gradients of all views.
 
-    def loss(weak, strong):
+    The values are loss, alpha and kept share.
+    """
+    ctx = common.Context(config, None, axis_name=None)
+
+    def loss(weak, strong, theta, step):
+        alpha = jnp.full(C, config.thresholds.init)
+        state = types.SimpleNamespace(step=step, thresholds=alpha)
         out = common.unsupervised_loss(ctx, state, weak, strong, theta)
         return out[0], out[1:3]
 
     function = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)
     function = jax.jit(function) if jit else function
-    (value, (alpha, kept)), gradients = function(weak, strong)
-    return jax.device_get((value, alpha, kept)), jax.device_get(gradients)
+
+    def call(weak, strong, theta=IDENTITY, step=0):
+        (value, aux), gradients = function(weak, strong, theta, jnp.int32(step))
+        return jax.device_get((value, *aux)), jax.device_get(gradients)
+
+    return call
 
 
 OPTIONS = {
     "paper": {},
-    "hardest": {"loss__hardest": 0.25, "loss__temperature": 2.0},
-    "fixed": {"loss__threshold": "fixed", "loss__class_weights": (0.5, *[2.0] * 18)},
-    "none": {"loss__threshold": "none"},
+    "fixed": {
+        "loss__threshold": "fixed",
+        "loss__class_weights": (0.5, *[2.0] * 18),
+        "loss__hardest": 0.25,
+        "loss__temperature": 2.0,
+    },
     "released": {
         "thresholds__variant": "released",
         "thresholds__update_per": "head",
@@ -61,8 +70,8 @@ def test_every_loss_with_every_option(name, option):
     config = tiny_config("stage1", loss__unsupervised=name, **OPTIONS[option])
     config.thresholds.init = 0.5
     validation.validate(config)
-    inputs = [draw(0), draw(1)], [draw(2), draw(3)]
-    value, gradients = run(config, *inputs, SHIFTED)
+    run = prepare(config)
+    value, gradients = run([draw(0), draw(1)], [draw(2), draw(3)], SHIFTED)
     assert np.isfinite(value[0]) and value[0] != 0 and 0 < value[2] <= 1
     assert (value[1] > 0).all() and (value[1] < 1).all()
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradients))
@@ -71,7 +80,7 @@ def test_every_loss_with_every_option(name, option):
     hard = np.zeros((*SHAPE, C), np.float32)
     hard[:, :3, :, 1] = 150
     for weak, strong in ((hard, -hard), (hard, hard), (0 * hard, hard)):
-        value, gradients = run(config, [weak] * 2, [strong] * 2, SHIFTED)
+        value, gradients = run([weak] * 2, [strong] * 2, SHIFTED)
         assert np.isfinite(value[0])
         assert (value[1] > 0).all() and (value[1] < 1).all()
         assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradients))
@@ -82,12 +91,12 @@ def test_an_empty_mask_gives_nothing_and_eager_equals_jit(name):
     config = tiny_config("stage1", loss__unsupervised=name, loss__threshold="fixed")
     config.thresholds.init = 0.999
     uniform = [0.1 * draw(0)], [draw(1)]
-    value, gradients = run(config, *uniform)
+    value, gradients = prepare(config)(*uniform)
     assert value[0] == 0 and value[2] == 0
     assert not any(g.any() for g in jax.tree.leaves(gradients))
     config.thresholds.init = 0.5
     inputs = [draw(0)], [draw(1)]
-    compiled, eager = (run(config, *inputs, jit=jit) for jit in (True, False))
+    compiled, eager = (prepare(config, jit=jit)(*inputs) for jit in (True, False))
     np.testing.assert_allclose(compiled[0][0], eager[0][0], rtol=1e-5)
     for a, b in zip(jax.tree.leaves(compiled), jax.tree.leaves(eager), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6)
@@ -118,9 +127,9 @@ def test_image_wise_weighting_and_signs():
     config = tiny_config("stage1", loss__unsupervised="maximum_squares")
     config.loss.threshold = "none"
     inputs = [draw(0)], [draw(1)]
-    plain = run(config, *inputs)[0][0]
+    plain = prepare(config)(*inputs)[0][0]
     config.loss.squares_sign = 1.0
-    np.testing.assert_allclose(run(config, *inputs)[0][0], -plain)
+    np.testing.assert_allclose(prepare(config)(*inputs)[0][0], -plain)
     config.loss.update(squares_sign=-1.0, image_wise_ratio=0.2)
     p = np.exp(inputs[0][0].astype(np.float64))
     p /= p.sum(-1, keepdims=True)
@@ -129,19 +138,19 @@ def test_image_wise_weighting_and_signs():
         own = (labels[b] == labels[b, y, x]).sum()
         weight = 1 / (own**0.2 * labels[b].size ** 0.8)
         want -= weight * (p[b, y, x] ** 2).sum() / 2 / len(p)
-    np.testing.assert_allclose(run(config, *inputs)[0][0], want, rtol=1e-5)
+    np.testing.assert_allclose(prepare(config)(*inputs)[0][0], want, rtol=1e-5)
 
 
 def test_updates_a_step_and_decay():
     weak, strong = [draw(0), draw(1), draw(2)], [draw(3)] * 3
     config = tiny_config("stage1")
     config.thresholds.init = 0.8
-    once = run(config, weak, strong)[0][1]
-    np.testing.assert_allclose(run(config, weak[:1], strong[:1])[0][1], once)
+    once = prepare(config)(weak, strong)[0][1]
+    np.testing.assert_allclose(prepare(config)(weak[:1], strong[:1])[0][1], once)
     config.thresholds.update_per = "head"
-    assert not np.array_equal(run(config, weak, strong)[0][1], once)
+    assert not np.array_equal(prepare(config)(weak, strong)[0][1], once)
     config.thresholds.update(update_per="step", decay=0.5)
-    late = run(config, weak, strong, step=60)[0][1]  # a is 1 by then
+    late = prepare(config)(weak, strong, step=60)[0][1]  # a is 1 by then
     np.testing.assert_allclose(late, 0.8, rtol=1e-6)
 
 

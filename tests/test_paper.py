@@ -138,6 +138,21 @@ def test_wrong_rows_are_refused(table, row, message):
         paper.row_names(table, [row])
 
 
+def test_a_wrong_row_on_the_command_line_is_one_line():
+    for variant, message in (
+        ("paper.py:table3/row9", "no row 'row9': choose row1 to row4 or one of"),
+        ("crosscity_stage1.py:Paris", "'Paris' is not one of synthia, gta5, Rio"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "tufl_jax.main", f"--config=configs/{variant}"],
+            capture_output=True,
+            text=True,
+            cwd=CONFIGS.parent,
+        )
+        (line,) = done.stderr.splitlines()
+        assert done.returncode == 1 and line.startswith("error: ") and message in line
+
+
 def test_wrong_networks_and_cities_are_refused():
     with pytest.raises(UserError, match="'vgg' is not one of bisenet, deeplab"):
         paper_recipes.recipe("gta5", "vgg")

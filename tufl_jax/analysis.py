@@ -154,13 +154,23 @@ def binary_curves(count: int = 1999) -> dict[str, tuple[np.ndarray, np.ndarray]]
             for gamma in (1, 2)
         },
     }
-    curves = {"p": (p, p)}
-    for name, function in functions.items():
-        # One pixel's loss by its own p: the sum's gradient but for 'confidence', whose
-        # class masses move a little with every pixel.
-        slope = jax.grad(lambda x, f=function: jnp.sum(f(x)))(p)
-        curves[name] = tuple(np.asarray(x, np.float64) for x in (function(p), slope))
-    return curves
+
+    @jax.jit
+    def both(x):
+        # A pixel's loss by its own p is the gradient of the sum, but for 'confidence',
+        # whose class masses move a little with every pixel.
+        slopes = {
+            name: jax.grad(lambda x, f=function: jnp.sum(f(x)))(x)
+            for name, function in functions.items()
+        }
+        return {name: (f(x), slopes[name]) for name, f in functions.items()}
+
+    curves = jax.device_get(both(p))
+    curves = {
+        name: tuple(np.asarray(one, np.float64) for one in pair)
+        for name, pair in curves.items()
+    }
+    return {"p": (p, p), **curves}
 
 
 def minimum(curves, name: str) -> float:

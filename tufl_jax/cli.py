@@ -35,7 +35,10 @@ def parse_flags(argv: list[str], *, default: str = "") -> list[str]:
     except (AttributeError, KeyError) as error:
         _fail(_unknown_key(argv) or str(error))
     except (flags.Error, UserError, OSError, TypeError, ValueError) as error:
-        _fail(str(error))
+        # Of an error inside a config file the flag keeps the whole traceback.
+        whole = str(error)
+        ours = whole.rpartition(f"{UserError.__module__}.{UserError.__name__}: ")[2]
+        _fail(whole if ours == whole else f"--config: {ours}")
     config = flags.FLAGS["config"].value
     if config is None:
         _fail("no --config given, for example --config configs/demo.py")

@@ -34,7 +34,9 @@ MEAN_NAMES = {"miou": "mIoU", "miou_16": "mIoU", "miou_13": "mIoU*"}
 
 def main(_) -> None:
     """Train what is missing and print the table."""
-    rows = paper.row_names(TABLE.value or "", ROWS.value)
+    if not TABLE.value:
+        raise UserError(f"say --table, one of {', '.join(paper.TABLES)}")
+    rows = paper.row_names(TABLE.value, ROWS.value)
     seeds = parse_seeds(SEEDS.value)
     workdir = pathlib.Path(WORKDIR.value)
     recipes = {seed: with_seed(CONFIG.value, seed, rows) for seed in seeds}
