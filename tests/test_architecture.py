@@ -14,7 +14,8 @@ import pytest
 PACKAGE = "tufl_jax"
 ROOT = pathlib.Path(__file__).parents[1] / PACKAGE
 FLOORS = (
-    {"", "errors", "labels", "config", "validation", "presets"},
+    {"", "errors", "labels", "config", "validation"},
+    {"presets", "paper_recipes", "paper"},
     {"ops"},
     {"losses", "thresholds", "mixing", "augment", "metrics"},
     {"models"},

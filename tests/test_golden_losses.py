@@ -1,10 +1,10 @@
-"""Losses, thresholds and whole steps against recorded reference numbers.
+"""Losses and thresholds against recorded reference numbers.
 
-`loss_*`, `adapt_released_*` and `step_*` come from the authors' released code,
-`paper_*` from a float64 transcription of the paper, `peer_*` from the code of the
-original publications. Tolerances: values 2e-5, thresholds 5e-6, gradients 1e-3 with a
-floor of 1e-5 of the largest (2e-3 for maximum squares with OHEM, where the reference
-itself is noisy).
+`loss_*` and `adapt_released_*` come from the authors' released code, `paper_*` from a
+float64 transcription of the paper, `peer_*` from the code of the original publications.
+`step_*` has a file of its own, test_golden_steps.py. Tolerances: values 2e-5,
+thresholds 5e-6, gradients 1e-3 with a floor of 1e-5 of the largest (2e-3 for maximum
+squares with OHEM, where the reference itself is noisy).
 """
 
 import functools
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tufl_jax import losses, ops, thresholds
+from tufl_jax import losses, thresholds
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 RELEASED_EPSILON = 1e-30
@@ -384,59 +384,3 @@ def test_released_adaptive_thresholds(name):
     np.testing.assert_array_equal(got["n_selected"], d["n_selected"])
     np.testing.assert_allclose(got["n_selected"] / pixels, d["adapt_ratio"])
     np.testing.assert_allclose(got["n_solid"] / pixels, d["solid_ratio"], rtol=1e-6)
-
-
-def whole_step(logits, alpha, d, k, name):
-    """The released training step on stored logits [head, stream, H, W, C]."""
-    weights = d["class_weight"]
-    everything = jnp.ones(d["labels"][k].shape, bool)
-    supervised, unsupervised, kept = [], [], []
-    adaptive = "adapt" in name
-    if "neutral" in name:
-        function = two_views("neutral")
-    else:
-        function = two_views(f"focal_type{1 if adaptive else 2}_gamma2")
-    for head in logits:
-        source, weak, strong = (head[None, stream] for stream in range(3))
-        values = losses.cross_entropy(source, d["labels"][k], class_weights=weights)
-        supervised.append(losses.masked_mean(values, everything))
-        weak = ops.affine_warp(weak, d["theta"][k])
-        if adaptive:  # one shared object: one update a head
-            alpha = thresholds.update(alpha, weak, variant="released")
-        mask = thresholds.select(weak, alpha)
-        values = function(weak, strong, class_weights=weights)
-        unsupervised.append(released_mean(values, mask))
-        kept.append(jnp.mean(mask, dtype=jnp.float32))
-    parts = {
-        "loss_sup": sum(supervised) / len(supervised),
-        "loss_unsup": sum(unsupervised) / len(unsupervised),
-    }
-    loss = parts["loss_sup"] + d["lambda_u"] * parts["loss_unsup"]
-    if "mix" in name:
-        values = losses.cross_entropy(
-            logits[0, 3][None], d["mix_labels"][k], class_weights=weights
-        )
-        parts["loss_mix"] = losses.masked_mean(values * d["mix_weight"][k], everything)
-        loss += d["lambda_m"] * parts["loss_mix"]
-    return loss, (parts, alpha, jnp.stack(kept))
-
-
-@pytest.mark.parametrize("name", names("step_*"))
-def test_whole_steps(name):
-    d = load(name)
-    alpha = thresholds.init(d["logits"].shape[-1])
-    step = jax.jit(
-        jax.value_and_grad(
-            lambda z, a, k: whole_step(z, a, tables, k, name), has_aux=True
-        )
-    )
-    tables = {key: jnp.asarray(value) for key, value in d.items()}
-    for k, logits in enumerate(d["logits"]):
-        (loss, (parts, alpha, kept)), gradient = step(logits, alpha, k)
-        np.testing.assert_allclose(loss, d["loss"][k], rtol=2e-5)
-        for key, value in parts.items():
-            np.testing.assert_allclose(value, d[key][k], rtol=2e-5, err_msg=key)
-        if "adapt" in name:
-            np.testing.assert_allclose(alpha, d["cls_thresh_after"][k], rtol=5e-6)
-            np.testing.assert_allclose(kept, d["adapt_ratio"][k], rtol=1e-6)
-        assert_gradient(gradient, d["grad"][k])

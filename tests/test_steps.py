@@ -160,9 +160,16 @@ def test_paste_with_an_empty_bank_changes_nothing():
     bank = make_bank(config)
     bank["available"] = np.zeros_like(bank["available"])
     images, labels = blocks(np.random.default_rng(4), 1)
-    image, label = stage2.paste_long_tail(
-        jax.random.key(0), jnp.float32(images[0]), labels[0], bank, jnp.full(19, 0.8), 2
+    config.mixing.long_tail_draws = 2
+    image, label, pasted = stage2.paste_long_tail(
+        jax.random.key(0),
+        jnp.float32(images[0]),
+        labels[0],
+        bank,
+        jnp.full(19, 0.8),
+        config.mixing,
     )
+    assert not pasted.any()
     np.testing.assert_array_equal(image, images[0])
     np.testing.assert_array_equal(label, labels[0])
 

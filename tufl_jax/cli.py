@@ -32,14 +32,24 @@ def define_config():
     )
 
 
-def parse_flags(argv: list[str], *, config_required: bool = True) -> list[str]:
-    """absl's flag parsing with one line for a missing file or an unknown key."""
+def parse_flags(
+    argv: list[str], *, default: str = "", config_required: bool = True
+) -> list[str]:
+    """absl's flag parsing with one line for a missing file or an unknown key.
+
+    Where no --config is given it is `default`, if there is one.
+    """
+    if default and not any(x.split("=")[0] in ("--config", "-config") for x in argv):
+        argv = [*argv, f"--config={default}"]
     try:
         rest = flags.FLAGS(_with_found_config(argv))
     except (AttributeError, KeyError) as error:
         _fail(_unknown_key(argv) or str(error))
     except (flags.Error, UserError, OSError, TypeError, ValueError) as error:
-        _fail(str(error))
+        # Of an error inside a config file the flag keeps the whole traceback.
+        whole = str(error)
+        ours = whole.rpartition(f"{UserError.__module__}.{UserError.__name__}: ")[2]
+        _fail(whole if ours == whole else f"--config: {ours}")
     config = flags.FLAGS["config"].value
     if config is None and not config_required:
         return rest
@@ -56,9 +66,13 @@ def parse_flags(argv: list[str], *, config_required: bool = True) -> list[str]:
 
 
 def config_name() -> str:
-    """Name of the config file without its ending."""
+    """Name of the config file without its ending, and what stands behind its colon.
+
+    'paper/table3/row4' for configs/paper.py:table3/row4.
+    """
     path = config_flags.get_config_filename(flags.FLAGS["config"])
-    return pathlib.Path(path.partition(":")[0]).stem
+    file, _, variant = path.partition(":")
+    return "/".join(filter(None, [pathlib.Path(file).stem, variant]))
 
 
 def guarded(main: Callable) -> Callable:

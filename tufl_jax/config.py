@@ -152,15 +152,36 @@ def base() -> ConfigDict:
     c.augment.flip = 0.5  # probability [R]
 
     c.loss = ConfigDict()
+    # Published code differs from the paper in many places: presets.released sets its
+    # values [R] together, docs/paper.md lists them with their sources.
     c.loss.unsupervised = "focal"  # eq. 3-5; all: validation.UNSUPERVISED
     c.loss.gamma = 2.0  # eq. 4 [P]
     c.loss.modulation = "per_class"  # eq. 4; 'argmax' | 'difference' are the release's
     # Factor of each class's term in all losses [R: 1 / log(1.1 + share of pixels),
     # twice that for rare classes]; empty: none [P]. It scales what lambda_u weighs.
     c.loss.class_weights = ()
-    c.loss.threshold = "dynamic"  # 'dynamic': eq. 8-9 per class | 'fixed'
+    # 'dynamic': eq. 8-9 per class | 'fixed' | 'none': all pixels in the frame
+    c.loss.threshold = "dynamic"
     c.loss.lambda_u = 0.05  # weight of the unsupervised loss [P]
     c.loss.lambda_m = 1.0  # weight of the mixing loss [P]
+    c.loss.temperature = 1.0  # divides the weak logits before loss and thresholds
+    # Share of the pixels above the threshold that is averaged, hardest first [R: 0.25
+    # for its 'shannon' and 'neutral' baselines, 1.0 for all others]
+    c.loss.hardest = 1.0
+    # maximum_squares: pixels weigh (n / n_c)^ratio with n_c of the n pixels of their
+    # image predicted as their class, 0.2 in its publication; 0: all alike
+    c.loss.image_wise_ratio = 0.0
+    c.loss.squares_sign = -1.0  # maximum_squares; 1.0 [R] flattens predictions
+    c.loss.epsilon = 0.0  # inside log q of 'focal' and 'neutral' [R: 1e-30]
+    c.loss.released_floor = (
+        False  # True: 1e-8 under pixel values, no gradient there [R]
+    )
+    c.loss.supervised = "cross_entropy"  # | 'ohem' (upstream BiSeNet)
+    c.loss.ohem_probability = 0.7  # of the true class, below which a pixel is hard
+    c.loss.ohem_share = 1 / 16  # of all pixels that are averaged at least
+    # Supervised and mixing loss: mean over 'labelled' pixels, or 'all' with 0 at
+    # ignored ones [R]
+    c.loss.mean_over = "labelled"
 
     c.thresholds = ConfigDict()
     c.thresholds.init = 0.8  # alpha_0 = t; also the threshold when fixed [P]
@@ -168,14 +189,34 @@ def base() -> ConfigDict:
     c.thresholds.proportion = 0.8  # b, eq. 9 [P]
     c.thresholds.power = 8.0  # d, eq. 9 [P]
     c.thresholds.variant = "paper"  # 'released': index by alpha^d
+    c.thresholds.decay = 0.0  # > 0: a of step k is 1 - a e^(-k decay) [R, optional]
+    # 'step': once, from the main head [own] | 'head': by every head in turn, so three
+    # times a step with BiSeNet [R]
+    c.thresholds.update_per = "step"
+    # Target pixels that count, in the lists of eq. 9 and in the loss: 'valid' in the
+    # frame [own] | 'all', with the padding of the warp as unsure pixels of class 0 [R]
+    c.thresholds.pixels = "valid"
+    c.thresholds.mask = "own"  # a head's pixels by its own confidence [R] | the 'main'
 
     c.mixing = ConfigDict()
-    c.mixing.long_tail_draws = 1  # classes drawn with softmax(1/alpha) per image
+    c.mixing.long_tail_draws = 1  # classes drawn with softmax(1/alpha) per image [P]
+    c.mixing.long_tail_extra = 0  # up to so many more; draws 2 and extra 2: 2 to 4 [R]
+    c.mixing.long_tail_probability = 1.0  # of pasting into an image [R: 0.3]
+    # Classes fewer from the source image where something was pasted [R: 2]
+    c.mixing.long_tail_fewer = 0
+    # 'half': pasted first, then half of all classes is taken [P] | 'always': half of
+    # the image's own classes and all of what was pasted [R]
+    c.mixing.pasted = "half"
+    c.mixing.ignored_is_class = False  # True: 255 can be one of the chosen [R]
     c.mixing.donors_per_class = 2  # crops of each class kept on the device [own]
     c.mixing.donors_per_step = 1  # of them replaced at each step [own]
     c.mixing.min_pixels = 64  # of a class for its image to be a donor [own]
-    c.mixing.boundary_size = 7  # eq. 11 [P]
+    c.mixing.boundary_size = 7  # eq. 11 [P]; 0: no boundary [R default]
     c.mixing.boundary_weight = 2.0  # eq. 11 [P]
+    # Weight of target pixels: 'one', eq. 11 [P] | 'confident_share' of their image,
+    # above mixing.confidence (DACS) [R]
+    c.mixing.target_weight = "one"
+    c.mixing.confidence = 0.968  # [R]
     c.mixing.strong = True  # the strong colour chain on the mixed image [R]
 
     c.optim = ConfigDict()
@@ -184,11 +225,12 @@ def base() -> ConfigDict:
     c.optim.head_multiplier = 10.0  # BiSeNet: FFM and output heads (upstream)
     # Factor of everything else. Published DeepLabV2 code lists each backbone tensor
     # three times (AdaptSegNet's family, ProDA but for its stage 1), so torch steps it
-    # three times: 3.0 gives their real rates. BiSeNet's code does not: 1.0.
+    # three times: 3.0 gives their real rates. BiSeNet's code does not: 1.0. TUFL's
+    # release moves everything at ten times the nominal rate: 10.0 [R].
     c.optim.backbone_multiplier = 1.0
     c.optim.momentum = 0.9  # [P]; b1 of adamw
     c.optim.weight_decay = 5e-4  # convolution kernels only [P, R]
-    c.optim.warmup_steps = 100  # [P]
+    c.optim.warmup_steps = 100  # [P]; 0 in published commands, 0.05 num_steps else [R]
     c.optim.warmup_start = 1e-5  # exponential from here [R]; 0: linear from 0
     c.optim.power = 0.9  # poly schedule [P]
 
@@ -301,6 +343,18 @@ def as_json(config: ConfigDict) -> dict:
         return [plain(v) for v in value] if isinstance(value, list | tuple) else value
 
     return plain(config.to_dict())
+
+
+def from_json(content: dict) -> ConfigDict:
+    """The config whose `as_json` is `content`; UserError for an unknown key."""
+
+    def plain(value):
+        return tuple(map(plain, value)) if isinstance(value, list) else value
+
+    config = base()
+    for key, value in flatten(content):
+        set_key(config, key, plain(value))
+    return config
 
 
 def expand(path: str, *, key: str) -> str:

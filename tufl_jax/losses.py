@@ -69,7 +69,9 @@ def maximum_squares(
     return _class_sum(-0.5 * squares, class_weights)
 
 
-def image_wise_weights(logits: jax.Array, *, ratio: float = 0.2) -> jax.Array:
+def image_wise_weights(
+    logits: jax.Array, *, ratio: float = 0.2, valid: jax.Array | None = None
+) -> jax.Array:
     """Pixel weights of the image-wise weighted maximum squares loss.
 
     A pixel predicted as class c weighs 1 / (n_c^ratio n^(1 - ratio)) with n_c of the n
@@ -79,37 +81,43 @@ def image_wise_weights(logits: jax.Array, *, ratio: float = 0.2) -> jax.Array:
     Args:
       logits: [B, H, W, C].
       ratio: 0 weighs all classes alike, 1 inversely to their number of pixels.
+      valid: bool[B, H, W], pixels that count; None for all.
 
     Returns:
       f32[B, H, W].
     """
     one_hot = jax.nn.one_hot(jnp.argmax(logits, axis=-1), logits.shape[-1])
-    count = jnp.sum(one_hot, axis=(1, 2), keepdims=True)
+    counted = one_hot if valid is None else one_hot * valid[..., None]
+    count = jnp.sum(counted, axis=(1, 2), keepdims=True)
     own = jnp.sum(one_hot * count, axis=-1)
-    size = logits.shape[1] * logits.shape[2]
-    return 1.0 / jnp.maximum(own**ratio * float(size) ** (1.0 - ratio), 1.0)
+    size = jnp.sum(count, axis=-1)
+    return 1.0 / jnp.maximum(own**ratio * size ** (1.0 - ratio), 1.0)
 
 
 def confidence_entropy(
     logits: jax.Array,
     *,
     class_weights: jax.Array | None = None,
+    valid: jax.Array | None = None,
     axis_name: str | None = None,
 ) -> jax.Array:
     """-sum_c w_c Q_c log p_c / log C per pixel, f32[...].
 
-    Q_c is proportional to p_c^2 / sum over all pixels of p_c and sums to 1 over the
-    classes; gradients flow through it. The sum is over the whole batch on all devices.
-    It is taken as a logarithm, so a class without mass gives finite values where the
-    release divides 0 by 0.
+    Q_c is proportional to p_c^2 / sum over the pixels of p_c and sums to 1 over the
+    classes; gradients flow through it. The sum is over the valid pixels (bool[...],
+    None for all) of the whole batch on all devices. It is taken as a logarithm, so a
+    class without mass gives finite values where the release divides 0 by 0.
     """
     log_p = _log_softmax(logits)
     pixels = tuple(range(log_p.ndim - 1))
-    largest = jax.lax.stop_gradient(jnp.max(log_p, axis=pixels))
+    # Left out before the exponential, where they could overflow.
+    counted = log_p if valid is None else jnp.where(valid[..., None], log_p, -jnp.inf)
+    largest = jax.lax.stop_gradient(jnp.max(counted, axis=pixels))
     if axis_name is not None:
         largest = jax.lax.pmax(largest, axis_name)
-    mass = _sum(jnp.sum(jnp.exp(log_p - largest), axis=pixels), axis_name)
-    log_mass = jnp.log(mass) + largest
+    largest = jnp.where(jnp.isfinite(largest), largest, 0.0)
+    mass = _sum(jnp.sum(jnp.exp(counted - largest), axis=pixels), axis_name)
+    log_mass = jnp.log(jnp.where(mass > 0, mass, 1.0)) + largest
     refined = jax.nn.softmax(2.0 * log_p - log_mass, axis=-1)
     return _class_sum(-refined * log_p, class_weights) / math.log(logits.shape[-1])
 

@@ -66,15 +66,30 @@ def paste(image, label, donor_image, donor_label, class_id):
     )
 
 
-def choose_half(key: jax.Array, labels: jax.Array, num_classes: int) -> jax.Array:
-    """Chooses ceil(n / 2) of the n classes in a label map, uniformly at random.
+def draw_number(key: jax.Array, *, probability: float, least: int, extra: int):
+    """How many classes to paste into one image, i32[].
 
-    Ignored pixels are no class here; the release counts 255 as one.
+    0 but with the given probability, then least .. least + extra alike.
+    """
+    chance, number = jax.random.split(key)
+    count = jax.random.randint(number, (), least, least + extra + 1)
+    return jnp.where(jax.random.bernoulli(chance, probability), count, 0)
+
+
+def choose_half(
+    key: jax.Array,
+    labels: jax.Array,
+    num_classes: int,
+    *,
+    fewer: jax.typing.ArrayLike = 0,
+) -> jax.Array:
+    """Chooses ceil(n / 2) of the n classes in a label map, uniformly at random.
 
     Args:
       key: one key.
       labels: int [H, W]; ids of num_classes and above are ignored.
       num_classes: C.
+      fewer: chooses so many less, but at least one.
 
     Returns:
       bool[C].
@@ -85,7 +100,8 @@ def choose_half(key: jax.Array, labels: jax.Array, num_classes: int) -> jax.Arra
     priority = jax.random.permutation(key, num_classes)
     priority = jnp.where(present, priority, num_classes)
     rank = (priority[None, :] < priority[:, None]).sum(axis=1)
-    return present & (rank < (present.sum() + 1) // 2)
+    half = (present.sum() + 1) // 2
+    return present & (rank < jnp.maximum(half - fewer, 1))
 
 
 def class_mask(labels: jax.Array, chosen: jax.Array) -> jax.Array:

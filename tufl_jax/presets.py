@@ -8,18 +8,21 @@ import os
 from ml_collections import ConfigDict
 
 from tufl_jax import config as config_lib
+from tufl_jax import labels
 
 
-def single(recipe: ConfigDict, name: str, *, folder: str) -> ConfigDict:
+def single(
+    recipe: ConfigDict, name: str, *, folder: str, variant: str = ""
+) -> ConfigDict:
     """The run `name` of a recipe as a config of its own.
 
-    The runs it builds on are looked for in `<folder>_<their name>`, the default
-    workdirs of the sibling config files.
+    The runs it builds on are looked for in `<folder>_<their name>`, and below it in
+    `variant`: the default workdirs of the sibling config files.
     """
     run = config_lib.run_config(recipe, name)
     for section in (run.init, run.teacher):
         if section.run in recipe.recipe:
-            section.run = f"{folder}_{section.run}"
+            section.run = "/".join(filter(None, [f"{folder}_{section.run}", variant]))
     return run.lock()
 
 
@@ -77,3 +80,56 @@ def camvid() -> ConfigDict:
         }
         c.runs.oracle = {**source, "data": {"source": on_dusk}}
     return c.lock()
+
+
+# 1 / log(1.1 + share of pixels), twice that for the rare classes: the 'middle' weights
+# of the release (unsup/get_loss.py).
+_WEIGHTS_19 = (2.624, 5.596, 3.919, 8.705, 9.711, 9.418, 10.293, 10.344, 5.859, 8.507)
+_WEIGHTS_19 += (4.426, 10.076, 10.234, 8.131, 8.889, 8.797, 9.087, 10.284, 10.154)
+_WEIGHTS_16 = (3.916, 3.814, 2.952, 9.866, 10.156, 9.521, 10.433, 10.382, 5.259, 6.188)
+_WEIGHTS_16 += (7.436, 10.027, 7.441, 8.779, 10.243, 10.269)
+_RARE = {
+    19: ("rider", "train", "motorcycle", "bicycle"),
+    16: ("rider", "car", "bus", "motorcycle", "bicycle"),
+    13: ("rider", "motorcycle", "bicycle"),
+}
+
+
+def released_class_weights(num_classes: int) -> tuple[float, ...]:
+    """The release's 'middle' class weights for 19, 16 or 13 classes."""
+    names = labels.class_names(num_classes)
+    table = _WEIGHTS_16 if num_classes == 16 else _WEIGHTS_19
+    of = labels.class_names(16 if num_classes == 16 else 19)
+    weights = dict(zip(of, table, strict=True))
+    return tuple(weights[n] * (2 if n in _RARE[num_classes] else 1) for n in names)
+
+
+def released(config: ConfigDict) -> None:
+    """Set every option in which the authors' released code differs from the paper.
+
+    Not the loss: 'focal' with config.loss.threshold 'dynamic' or 'fixed' (then the
+    release's factor is 'difference'), 'neutral' and 'shannon' (then with `hardest`
+    0.25) and the others remain the user's choice, as does lambda_u. Sources and what
+    cannot be expressed: docs/paper.md.
+    """
+    config.loss.update(
+        modulation="argmax",
+        class_weights=released_class_weights(config.num_classes),
+        squares_sign=1.0,
+        epsilon=1e-30,
+        released_floor=True,
+        mean_over="all",
+    )
+    config.thresholds.update(variant="released", update_per="head", pixels="all")
+    config.mixing.update(
+        long_tail_draws=2,
+        long_tail_extra=2,
+        long_tail_probability=0.3,
+        long_tail_fewer=2,
+        pasted="always",
+        ignored_is_class=True,
+        target_weight="confident_share",
+        boundary_size=0,
+    )
+    config.model.batch_norm = "frozen"
+    config.optim.update(backbone_multiplier=10.0, head_multiplier=10.0, warmup_steps=0)

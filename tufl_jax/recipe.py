@@ -1,6 +1,7 @@
 """A chain of trainings in one command, and the table and pictures at its end."""
 
 import pathlib
+from collections.abc import Iterator
 
 import jax
 from absl import logging
@@ -35,15 +36,8 @@ def run_recipe(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, dic
       UserError: any run's config or data is wrong; found before the first one starts.
     """
     workdir = pathlib.Path(workdir)
+    results = dict(train_runs(config, workdir))
     runs = {name: resolve(config, name, workdir) for name in config.recipe}
-    for name, run in runs.items():
-        validation.validate(run)
-        workdirs.check_workdir(run, workdir / name)
-        startup.open_data(run)
-    results = {}
-    for name, run in runs.items():
-        logging.info("recipe: %s (%s)", name, workdir / name)
-        results[name] = train.train(run, workdir / name)
     sheet = contact_sheet(runs, workdir)
     if jax.process_index() == 0:
         table = results_table(results)
@@ -51,6 +45,22 @@ def run_recipe(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, dic
         evaluation.write_json(workdir / "results.json", results)
         pictures.save_png(sheet, workdir / "contact_sheet.png")
     return results
+
+
+def train_runs(config: ConfigDict, workdir: pathlib.Path) -> Iterator[tuple[str, dict]]:
+    """(run, content of its evaluation.json) of each, when it is finished.
+
+    Raises:
+      UserError: as `run_recipe`.
+    """
+    runs = {name: resolve(config, name, workdir) for name in config.recipe}
+    for name, run in runs.items():
+        validation.validate(run)
+        workdirs.check_workdir(run, workdir / name)
+        startup.open_data(run)
+    for name, run in runs.items():
+        logging.info("recipe: %s (%s)", name, workdir / name)
+        yield name, train.train(run, workdir / name)
 
 
 def resolve(config: ConfigDict, name: str, workdir: pathlib.Path) -> ConfigDict:

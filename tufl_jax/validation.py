@@ -13,6 +13,28 @@ UNSUPERVISED = ("focal", "neutral", "shannon", "maximum_squares", "confidence")
 DTYPES = ("float32", "bfloat16")
 NORMALIZATIONS = ("imagenet", "unit", "caffe")
 MODULATIONS = ("per_class", "argmax", "difference")
+CHOICES = {
+    "loss.threshold": ("dynamic", "fixed", "none"),
+    "loss.supervised": ("cross_entropy", "ohem"),
+    "loss.mean_over": ("labelled", "all"),
+    "loss.squares_sign": (-1.0, 1.0),
+    "thresholds.variant": ("paper", "released"),
+    "thresholds.update_per": ("step", "head"),
+    "thresholds.pixels": ("valid", "all"),
+    "thresholds.mask": ("own", "main"),
+    "mixing.pasted": ("half", "always"),
+    "mixing.target_weight": ("one", "confident_share"),
+}
+# The least and the most that a setting may be.
+RANGES = {
+    "thresholds.momentum": (0.0, 1.0),
+    "thresholds.proportion": (0.0, 1.0),
+    "loss.hardest": (0.0, 1.0),
+    "loss.ohem_share": (0.0, 1.0),
+    "loss.image_wise_ratio": (0.0, 1.0),
+    "mixing.long_tail_probability": (0.0, 1.0),
+    "mixing.confidence": (0.0, 1.0),
+}
 
 
 def validate(config: ConfigDict) -> None:
@@ -25,8 +47,9 @@ def validate(config: ConfigDict) -> None:
     labels.of_config(config)  # names, colours and count fit each other
     _one_of("loss.unsupervised", config.loss.unsupervised, UNSUPERVISED)
     _one_of("loss.modulation", config.loss.modulation, MODULATIONS)
-    _one_of("loss.threshold", config.loss.threshold, ("dynamic", "fixed"))
-    _one_of("thresholds.variant", config.thresholds.variant, ("paper", "released"))
+    for key, allowed in CHOICES.items():
+        section, name = key.split(".")
+        _one_of(key, config[section][name], allowed)
     if len(config.loss.class_weights) not in (0, config.num_classes):
         raise UserError(
             f"config.loss.class_weights has {len(config.loss.class_weights)} values "
@@ -36,11 +59,13 @@ def validate(config: ConfigDict) -> None:
         raise UserError(
             f"config.thresholds.init: {config.thresholds.init} not in (0, 1)"
         )
-    for key in ("momentum", "proportion"):
-        if not 0.0 <= config.thresholds[key] <= 1.0:
+    for key, (least, most) in RANGES.items():
+        section, name = key.split(".")
+        if not least <= config[section][name] <= most:
             raise UserError(
-                f"config.thresholds.{key}: {config.thresholds[key]} not in [0, 1]"
+                f"config.{key}: {config[section][name]} not in [{least:g}, {most:g}]"
             )
+    _losses(config.loss)
     for key in ("num_steps", "log_every", "checkpoint_every"):
         if config.train[key] < 1:
             raise UserError(
@@ -77,6 +102,27 @@ def validate(config: ConfigDict) -> None:
         )
 
 
+def _losses(config: ConfigDict) -> None:
+    """Refuse options of the unsupervised loss that would do harm or nothing."""
+    if config.temperature <= 0:
+        raise UserError(f"config.loss.temperature: {config.temperature} must be > 0")
+    if not 0 < config.ohem_probability < 1:
+        raise UserError(
+            f"config.loss.ohem_probability: {config.ohem_probability} not in (0, 1)"
+        )
+    squares = config.unsupervised == "maximum_squares"
+    if squares and config.squares_sign < 0 and config.released_floor:
+        raise UserError(
+            "config.loss.released_floor takes away the whole loss 'maximum_squares', "
+            "which is negative: set it to False, or config.loss.squares_sign to 1.0"
+        )
+    if not squares and config.image_wise_ratio:
+        raise UserError(
+            "config.loss.image_wise_ratio belongs to the loss 'maximum_squares', not "
+            f"to {config.unsupervised!r}"
+        )
+
+
 def _positive(config: ConfigDict) -> None:
     """Refuse counts below their least value and even boundary sizes."""
     least = {
@@ -89,17 +135,23 @@ def _positive(config: ConfigDict) -> None:
         "mixing.donors_per_class": 1,
         "mixing.donors_per_step": 1,
         "mixing.long_tail_draws": 0,
-        "mixing.boundary_size": 1,
+        "mixing.long_tail_extra": 0,
+        "mixing.long_tail_fewer": 0,
+        "mixing.boundary_size": 0,
         "optim.warmup_steps": 0,
         "train.keep_checkpoints": 1,
         "train.accumulate": 1,
         "loss.gamma": 0,
+        "loss.epsilon": 0,
+        "loss.lambda_u": 0,
+        "loss.lambda_m": 0,
+        "thresholds.decay": 0,
     }
     values = dict(flatten(config.to_dict()))
     for key, smallest in least.items():
         if values[key] < smallest:
             raise UserError(f"config.{key}: {values[key]} is less than {smallest}")
-    if config.mixing.boundary_size % 2 == 0:
+    if config.mixing.boundary_size and config.mixing.boundary_size % 2 == 0:
         raise UserError(
             f"config.mixing.boundary_size: {config.mixing.boundary_size} is not odd"
         )

@@ -132,63 +132,121 @@ def _apply(ctx: Context, params, batch_stats, batches):
 
 
 def supervised_loss(ctx: Context, heads, labels) -> jax.Array:
-    """Mean over heads of the cross entropy over all labelled pixels, f32[]."""
-    valid = labels != losses.IGNORE_LABEL
-    return mean_of(
-        losses.masked_mean(
-            losses.cross_entropy(logits, labels, class_weights=class_weights(ctx)),
-            valid,
-            axis_name=ctx.axis_name,
-        )
-        for logits in heads
+    """Mean over heads of the cross entropy of the labels, f32[].
+
+    With config.loss.supervised 'ohem' only of its hardest pixels (losses.ohem_mean).
+    """
+    return mean_of(_supervised(ctx, logits, labels) for logits in heads)
+
+
+def _supervised(ctx: Context, logits, labels) -> jax.Array:
+    config = ctx.config.loss
+    values = losses.cross_entropy(logits, labels, class_weights=class_weights(ctx))
+    if config.supervised == "cross_entropy":
+        return label_mean(ctx, values, labels)
+    devices = jax.lax.psum(1, ctx.axis_name) if ctx.axis_name else 1
+    return losses.ohem_mean(
+        values,
+        min_kept=max(1, int(config.ohem_share * devices * values.size)),
+        probability=config.ohem_probability,
+        axis_name=ctx.axis_name,
     )
 
 
-def unsupervised_loss(ctx: Context, alpha, weak_heads, strong_heads, theta):
+def label_mean(ctx: Context, values, labels) -> jax.Array:
+    """Mean of pixel losses f32[B, H, W] over the pixels of config.loss.mean_over."""
+    counted = labels != losses.IGNORE_LABEL
+    if ctx.config.loss.mean_over == "all":
+        counted = jnp.ones_like(counted)
+    return losses.masked_mean(values, counted, axis_name=ctx.axis_name)
+
+
+def unsupervised_loss(ctx: Context, state, weak_heads, strong_heads, theta):
     """Eq. 3-5 and 8-9 on one pair of target views.
 
-    The weak logits are warped onto the strong view. The thresholds are updated once,
-    from the main head, on in-frame pixels only; every head is then masked by its own
-    confidence against them.
+    The weak logits are warped onto the strong view. Only pixels inside the frame count,
+    or with config.thresholds.pixels 'all' every one. `class_masks` chooses from them;
+    config.loss says which loss they have and how it is averaged.
 
     Args:
       ctx: see Context.
-      alpha: f32[C], thresholds before the step.
+      state: TrainState; its step, and its thresholds f32[C] before the step.
       weak_heads, strong_heads: lists of f32[B, H, W, C].
       theta: f32[B, 2, 3], the warp from the weak to the strong view.
 
     Returns:
-      loss f32[], new thresholds f32[C], share of the in-frame pixels that pass f32[],
+      loss f32[], new thresholds f32[C], share of the counted pixels that pass f32[],
       aligned main logits f32[B, H, W, C], main mask bool[B, H, W].
     """
-    settings = ctx.config.thresholds
+    config = ctx.config.loss
     valid = ops.affine_valid(theta, weak_heads[0].shape[1:3])
-    aligned = [ops.affine_warp(logits, theta) for logits in weak_heads]
-    if ctx.config.loss.threshold == "dynamic":
-        alpha = thresholds.update(
-            alpha,
-            aligned[0],
-            momentum=settings.momentum,
-            proportion=settings.proportion,
-            power=settings.power,
-            variant=settings.variant,
-            valid=valid,
-            axis_name=ctx.axis_name,
-        )
-    masks = [thresholds.select(logits, alpha, valid=valid) for logits in aligned]
-    loss = mean_of(
-        losses.masked_mean(
-            _unsupervised_values(ctx, weak, strong), mask, axis_name=ctx.axis_name
-        )
-        for weak, strong, mask in zip(aligned, strong_heads, masks, strict=True)
-    )
+    if ctx.config.thresholds.pixels == "all":
+        valid = jnp.ones_like(valid)
+    aligned = [
+        ops.affine_warp(logits, theta) / config.temperature for logits in weak_heads
+    ]
+    alpha, masks = class_masks(ctx, state, aligned, valid)
+    terms = []
+    for weak, strong, mask in zip(aligned, strong_heads, masks, strict=True):
+        values = _unsupervised_values(ctx, weak, strong, valid)
+        if config.released_floor:
+            values = losses.released_floor(values)
+        if config.hardest < 1.0:
+            terms.append(
+                losses.hardest_mean(
+                    values, mask, fraction=config.hardest, axis_name=ctx.axis_name
+                )
+            )
+        else:
+            terms.append(losses.masked_mean(values, mask, axis_name=ctx.axis_name))
     kept = losses.masked_mean(
         masks[0].astype(jnp.float32), valid, axis_name=ctx.axis_name
     )
-    return loss, alpha, kept, aligned[0], masks[0]
+    return mean_of(terms), alpha, kept, aligned[0], masks[0]
 
 
-def _unsupervised_values(ctx: Context, weak, strong) -> jax.Array:
+def class_masks(ctx: Context, state, aligned, valid):
+    """New thresholds, and the pixels of each head that are above them.
+
+    The thresholds are updated once, from the main head, or with
+    config.thresholds.update_per 'head' by every head in turn; a head's mask uses them
+    as they are after its turn.
+
+    Args:
+      ctx: see Context.
+      state: TrainState; its step, and its thresholds f32[C] before the step.
+      aligned: list of f32[B, H, W, C], the weak logits of each head on the strong view.
+      valid: bool[B, H, W], pixels that count.
+
+    Returns:
+      f32[C], list of bool[B, H, W].
+    """
+    settings, kind = ctx.config.thresholds, ctx.config.loss.threshold
+    alpha, masks = state.thresholds, []
+    momentum = settings.momentum
+    if settings.decay > 0.0:
+        momentum = thresholds.released_momentum(
+            state.step, momentum=momentum, decay=settings.decay
+        )
+    for head, logits in enumerate(aligned):
+        if kind == "dynamic" and (head == 0 or settings.update_per == "head"):
+            alpha = thresholds.update(
+                alpha,
+                logits,
+                momentum=momentum,
+                proportion=settings.proportion,
+                power=settings.power,
+                variant=settings.variant,
+                valid=valid,
+                axis_name=ctx.axis_name,
+            )
+        masks.append(
+            valid if kind == "none" else thresholds.select(logits, alpha, valid=valid)
+        )
+    return alpha, masks if settings.mask == "own" else masks[:1] * len(masks)
+
+
+def _unsupervised_values(ctx: Context, weak, strong, valid) -> jax.Array:
     """The per-pixel loss that config.loss.unsupervised names, f32[B, H, W]."""
     config = ctx.config.loss
     weights = class_weights(ctx)
@@ -199,16 +257,26 @@ def _unsupervised_values(ctx: Context, weak, strong) -> jax.Array:
             gamma=config.gamma,
             modulation=config.modulation,
             class_weights=weights,
+            epsilon=config.epsilon,
         )
     if config.unsupervised == "neutral":
-        return losses.neutral_cross_entropy(weak, strong, class_weights=weights)
+        return losses.neutral_cross_entropy(
+            weak, strong, class_weights=weights, epsilon=config.epsilon
+        )
     if config.unsupervised == "confidence":
         return losses.confidence_entropy(
-            weak, class_weights=weights, axis_name=ctx.axis_name
+            weak, class_weights=weights, valid=valid, axis_name=ctx.axis_name
         )
     if config.unsupervised == "shannon":
         return losses.shannon_entropy(weak, class_weights=weights)
-    return losses.maximum_squares(weak, class_weights=weights)
+    values = losses.maximum_squares(weak, class_weights=weights)
+    if config.image_wise_ratio > 0.0:
+        # Times the pixels of the image: 1 on average where all classes are as large.
+        pixels = jnp.sum(valid, axis=(1, 2), keepdims=True)
+        values *= pixels * losses.image_wise_weights(
+            weak, ratio=config.image_wise_ratio, valid=valid
+        )
+    return -config.squares_sign * values
 
 
 def class_weights(ctx: Context) -> jax.Array | None:

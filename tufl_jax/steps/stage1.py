@@ -37,7 +37,7 @@ def loss_fn(params, state, batch, keys, ctx: Context):
     )
     loss_source = supervised_loss(ctx, source_heads, batch["source_label"])
     loss_u, alpha, kept, aligned, mask = unsupervised_loss(
-        ctx, state.thresholds, weak_heads, strong_heads, theta
+        ctx, state, weak_heads, strong_heads, theta
     )
     loss = loss_source + ctx.config.loss.lambda_u * loss_u
     metrics = {

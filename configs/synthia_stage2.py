@@ -1,0 +1,15 @@
+"""SYNTHIA to Cityscapes: stage2. Settings: tufl_jax/paper_recipes.py.
+
+SYNTHIA=FOLDER CITYSCAPES=FOLDER RESNET18=FILE \
+    python -m tufl_jax.main --config configs/synthia_stage2.py
+
+DeepLabV2, with RESNET101 in place of RESNET18:
+--config configs/synthia_stage2.py:deeplab
+"""
+
+from tufl_jax import paper_recipes
+
+
+def get_config(network="bisenet"):
+    """The run 'stage2' of configs/synthia.py."""
+    return paper_recipes.run("synthia", "stage2", network)
