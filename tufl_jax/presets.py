@@ -27,7 +27,7 @@ def single(
 
 
 def camvid() -> ConfigDict:
-    """CamVid day (labelled) to dusk (unlabelled), reduced to 120 x 160.
+    """CamVid day (labelled) to dusk (unlabelled), reduced to 240 x 320.
 
     $CAMVID is a folder with camvid_day and camvid_dusk in Cityscapes layout and,
     optionally used, $RESNET18 a file with ImageNet weights. The labels of dusk serve
@@ -35,13 +35,13 @@ def camvid() -> ConfigDict:
     sequence, so compare it on the second half (config.data.eval.start=0.5).
     """
     c = config_lib.base()
-    size = (120, 160)
+    size = (240, 320)
     c.data.source.update(name="cityscapes", root="$CAMVID/camvid_day", split="train")
     c.data.target.update(name="cityscapes", root="$CAMVID/camvid_dusk", split="train")
     c.data.eval.update(name="cityscapes", root="$CAMVID/camvid_dusk", split="train")
     for domain in (c.data.source, c.data.target):
         domain.resize = size
-        domain.crop = (96, 128)
+        domain.crop = (192, 256)
         domain.scales = (0.8, 1.0, 1.25)
         domain.batch_size = 2
     c.eval.resize = size
@@ -55,14 +55,14 @@ def camvid() -> ConfigDict:
     c.recipe = ("source", "stage1", "stage2")
     adapt = {
         "optim": {"learning_rate": 5e-4, "warmup_steps": 20, "warmup_start": 0.0},
-        "train": {"num_steps": 100},
+        "train": {"num_steps": 400},
     }
     source = {
         "stage": "source",
         "init": {"pretrained": "$RESNET18" if "RESNET18" in os.environ else ""},
         "data": {"source": {"batch_size": 4}},
         "optim": {"learning_rate": 2.5e-3, "warmup_steps": 20, "warmup_start": 0.0},
-        "train": {"num_steps": 150},
+        "train": {"num_steps": 600},
     }
     on_dusk = {
         "batch_size": 4,

@@ -66,7 +66,7 @@ GAME_WEATHER = {
     ),
 }
 
-# A car's camera exposes for the sky: the mean brightness is 0.28 beside the 0.46 of the
+# A car's camera exposes for the sky: the mean brightness is 0.28 beside the 0.47 of the
 # rendered domain (0.33 to 0.37 in Cityscapes).
 ROAD_WEATHER = {
     "overcast": Weather(
