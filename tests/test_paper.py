@@ -240,7 +240,8 @@ def test_a_sweep_trains_prints_and_repeats_nothing(tmp_path):
     assert {r["row"] for r in rows} == {"baseline", "focal"}
     assert [r["paper"] for r in rows if r["score"] == "miou_13"] == ["46.5", "52.6"]
     assert any(r["score"] == "iou/road" for r in rows)
-    assert Image.open(tmp_path / "table3.png").size[0] > 300
+    with Image.open(tmp_path / "table3.png") as picture:
+        assert picture.size[0] > 300
     folders = sorted(p.name for p in (tmp_path / "seed0").iterdir())
     assert folders == ["source", "stage1-threshold=fixed"]
     # Another table finds the run that both hold; nothing is trained.
