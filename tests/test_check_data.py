@@ -243,7 +243,7 @@ def check_data(*arguments):
         cwd=ROOT,
         text=True,
         capture_output=True,
-        timeout=120,
+        timeout=600,
     )
 
 

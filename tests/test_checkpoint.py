@@ -155,7 +155,7 @@ assert_is(again.restore(make_state(0)), 1)
 print("step 1 restored")
 """
     result = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=600
     )
     assert "refused: a checkpoint could not be saved" in result.stdout, result.stderr
     assert "free some space" in result.stdout

@@ -273,7 +273,7 @@ def start(*arguments):
 
 def finish(*arguments):
     process = start(*arguments)
-    stdout, stderr = process.communicate(timeout=300)
+    stdout, stderr = process.communicate(timeout=1200)
     return process.returncode, stdout, stderr
 
 
@@ -296,7 +296,7 @@ def test_killed_in_the_middle_and_started_again(run_folder, tmp_path):
     arguments = (workdir, f"--export={parts}", "--output=again.json")
     process = start(*arguments)
     journal = parts / ".again.json.journal0"
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 1200
     while not journal.exists() or journal.read_bytes().count(b"\n") < 4:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline

@@ -41,21 +41,21 @@ def command(data, *arguments, program="main"):
     }
 
 
-def run(data, *arguments, program="main", timeout=300):
+def run(data, *arguments, program="main", timeout=1200):
     return subprocess.run(**command(data, *arguments, program=program), timeout=timeout)
 
 
 def stop_when(path, number, data, *arguments):
     """Start, send signal `number` when `path` exists, return exit code and stderr."""
     process = subprocess.Popen(**command(data, *arguments))
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 1200
     while not path.exists():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.005)
     time.sleep(random.random() * 0.3)  # any point of the step, of the save, of the log
     process.send_signal(number)
-    _, stderr = process.communicate(timeout=120)
+    _, stderr = process.communicate(timeout=600)
     return process.returncode, stderr
 
 

@@ -143,7 +143,7 @@ def killed(root, data_dir, when):
         [sys.executable, "-c", KILLED, root, data_dir, when], cwd=ROOT
     )
     if when != "end":
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while not pathlib.Path(when).exists():
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.001)

@@ -54,7 +54,7 @@ def start_two(data, *arguments):
 
 
 def finish(process):
-    _, stderr = process.communicate(timeout=300)
+    _, stderr = process.communicate(timeout=1200)
     assert process.returncode == 0, stderr
 
 
@@ -66,7 +66,7 @@ def newest(workdir):
 
 def wait_for_step(step, workdir, processes):
     """Until a checkpoint of that step or a later one is there."""
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 1200
     while not any((workdir / "checkpoints" / str(s)).exists() for s in range(step, 20)):
         assert all(p.poll() is None for p in processes), processes[0].communicate()
         assert time.monotonic() < deadline
@@ -108,7 +108,7 @@ def test_two_processes_are_one_training(data, tmp_path):
     processes = start_two(data, *settings, f"--workdir={two}")
     wait_for_step(2, two, processes)
     processes[1].send_signal(signal.SIGTERM)
-    outputs = [p.communicate(timeout=120)[1] for p in processes]
+    outputs = [p.communicate(timeout=600)[1] for p in processes]
     assert [p.returncode for p in processes] == [143, 143], outputs
     assert "run the same command to continue" in outputs[0]
     stopped = newest(two)
@@ -117,8 +117,8 @@ def test_two_processes_are_one_training(data, tmp_path):
     processes = start_two(data, *settings, f"--workdir={two}")
     wait_for_step(stopped + 2, two, processes)
     processes[1].send_signal(signal.SIGKILL)
-    _, stderr = processes[0].communicate(timeout=200)
-    processes[1].communicate(timeout=120)
+    _, stderr = processes[0].communicate(timeout=600)
+    processes[1].communicate(timeout=600)
     # It notices in a collective of the step, or while it saves.
     assert processes[0].returncode not in (0, 143)
     assert "another process of this run" in stderr or "another task died" in stderr
@@ -157,7 +157,7 @@ def test_two_processes_are_one_training(data, tmp_path):
 )
 def test_wrong_environment_is_one_line(data, tmp_path, environment, message):
     process = start(data, f"--workdir={tmp_path / 'new'}", **environment)
-    _, stderr = process.communicate(timeout=120)
+    _, stderr = process.communicate(timeout=600)
     errors = [line for line in stderr.splitlines() if line.startswith("error: ")]
     assert process.returncode == 1 and len(errors) == 1 and message in errors[0]
     assert not (tmp_path / "new").exists()
