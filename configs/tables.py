@@ -6,7 +6,7 @@ python -m tufl_jax.sweep --table table3
 import pathlib
 import runpy
 
-# Steps of each run: a row of stage 1 takes about a minute on two cores.
+# Steps of each run, about half of those of the demo.
 STEPS = {"source": 250, "stage1": 200, "stage2": 300}
 
 
