@@ -51,7 +51,7 @@ def get_config():
         c.runs.stage1 = {
             "stage": "stage1",
             "init": {"run": "source"},
-            "train": {"num_steps": 300},
+            "train": {"num_steps": 150},
         }
         c.runs.stage2 = {
             "stage": "stage2",
@@ -60,6 +60,6 @@ def get_config():
             # The pseudo-labels of a briefly trained network are wrong often; at the
             # paper's 1 they weigh three times as much on the main head as the source.
             "loss": {"lambda_m": 0.3},
-            "train": {"num_steps": 650},
+            "train": {"num_steps": 800},
         }
     return c
