@@ -10,7 +10,7 @@ demo: $(STAMP)
 	$(BIN)/python -m tufl_jax.main --config configs/demo.py
 
 test: $(STAMP) lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -1,7 +1,6 @@
 """The program as users run it: killed, stopped, continued, and given bad input."""
 
 import json
-import os
 import pathlib
 import random
 import signal
@@ -11,7 +10,7 @@ import time
 
 import pytest
 
-from tests.tiny import write_folder
+from tests.tiny import child_environment, write_folder
 from tufl_jax.checkpoint import Checkpoints
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -25,15 +24,9 @@ def data(tmp_path_factory):
 
 def command(data, *arguments, program="main"):
     """Popen arguments for the program on the CPU."""
-    environment = {
-        **os.environ,
-        "TINY_DATA": str(data),
-        "JAX_PLATFORMS": "cpu",
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
     return {
         "args": [sys.executable, "-m", f"tufl_jax.{program}", *map(str, arguments)],
-        "env": environment,
+        "env": child_environment(TINY_DATA=data),
         "cwd": ROOT,
         "text": True,
         "stderr": subprocess.PIPE,

@@ -1,7 +1,6 @@
 """Two real processes train as one does, and none outlives the other."""
 
 import json
-import os
 import pathlib
 import signal
 import socket
@@ -12,7 +11,7 @@ import time
 import numpy as np
 import pytest
 
-from tests.tiny import write_folder
+from tests.tiny import child_environment, write_folder
 from tufl_jax.checkpoint import Checkpoints
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -23,13 +22,7 @@ def start(data, *arguments, **environment):
     """The program as a child process on CPU devices."""
     return subprocess.Popen(
         [sys.executable, "-m", "tufl_jax.main", CONFIG, *map(str, arguments)],
-        env={
-            **os.environ,
-            "TINY_DATA": str(data),
-            "JAX_PLATFORMS": "cpu",
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-            **environment,
-        },
+        env=child_environment(TINY_DATA=data, **environment),
         cwd=ROOT,
         text=True,
         stderr=subprocess.PIPE,
