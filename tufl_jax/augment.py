@@ -52,13 +52,14 @@ def strong(
     """
 
     def one(key, image):
-        keys = jax.random.split(key, 9)
-        image = adjust_brightness(image, _uniform(keys[0], brightness))
-        image = adjust_contrast(image, _uniform(keys[1], contrast))
-        image = adjust_saturation(image, _uniform(keys[2], saturation))
-        image = adjust_sharpness(image, _uniform(keys[3], sharpness))
-        image = _shadow_noise_blur(keys[4:8], image, shadow, noise, blur)
-        chosen = jax.random.bernoulli(keys[8], float(equalize))
+        number_key, *pixel_keys = jax.random.split(key, 3)
+        draw = _draws(number_key, 8)
+        image = adjust_brightness(image, draw(brightness))
+        image = adjust_contrast(image, draw(contrast))
+        image = adjust_saturation(image, draw(saturation))
+        image = adjust_sharpness(image, draw(sharpness))
+        image = _shadow_noise_blur(pixel_keys, draw, image, shadow, noise, blur)
+        chosen = draw((0.0, 1.0)) < equalize
         return jnp.where(chosen, equalize_histogram(image), image)
 
     return _on_planes(one, keys, images)
@@ -78,11 +79,12 @@ def source(
     """The colour chain of labelled source images; arguments as for `strong`."""
 
     def one(key, image):
-        keys = jax.random.split(key, 7)
-        image = adjust_brightness(image, _uniform(keys[0], brightness))
-        image = adjust_contrast(image, _uniform(keys[1], contrast))
-        image = adjust_saturation(image, _uniform(keys[2], saturation))
-        return _shadow_noise_blur(keys[3:7], image, shadow, noise, blur)
+        number_key, *pixel_keys = jax.random.split(key, 3)
+        draw = _draws(number_key, 6)
+        image = adjust_brightness(image, draw(brightness))
+        image = adjust_contrast(image, draw(contrast))
+        image = adjust_saturation(image, draw(saturation))
+        return _shadow_noise_blur(pixel_keys, draw, image, shadow, noise, blur)
 
     return _on_planes(one, keys, images)
 
@@ -93,19 +95,24 @@ def _on_planes(function, keys, images):
     return jnp.moveaxis(jax.vmap(function)(keys, planes), 1, -1)
 
 
-def _shadow_noise_blur(keys, image, shadow, noise, blur):
-    pattern_key, strength_key = jax.random.split(keys[0])
-    pattern = shadow_pattern(pattern_key, image.shape[1:])
-    image = apply_shadow(image, pattern, _uniform(strength_key, shadow))
-    deviation = jax.random.randint(keys[1], (), noise[0], noise[1] + 1)
-    grain = jax.random.normal(keys[2], image.shape)
+def _draws(key, count):
+    """A function (low, high) -> f32[] between them, at random, for `count` calls.
+
+    One draw for all: each draw of another shape is some kernels more to compile.
+    """
+    numbers = iter(jax.random.uniform(key, (count,)))
+    return lambda bounds: bounds[0] + (bounds[1] - bounds[0]) * next(numbers)
+
+
+def _shadow_noise_blur(keys, draw, image, shadow, noise, blur):
+    pattern = shadow_pattern(keys[0], image.shape[1:])
+    image = apply_shadow(image, pattern, draw(shadow))
+    # An integer; rounding must not reach the one behind the last.
+    deviation = jnp.minimum(jnp.floor(draw((noise[0], noise[1] + 1))), noise[1])
+    grain = jax.random.normal(keys[1], image.shape)
     image = jnp.clip(image + deviation * grain, 0, 255)
     radius = max(1, math.ceil(3 * blur[1]))
-    return ops.gaussian_blur(image, _uniform(keys[3], blur), radius=radius)
-
-
-def _uniform(key, bounds):
-    return jax.random.uniform(key, minval=bounds[0], maxval=bounds[1])
+    return ops.gaussian_blur(image, draw(blur), radius=radius)
 
 
 def adjust_brightness(image: jax.Array, factor: jax.Array) -> jax.Array:
@@ -157,18 +164,17 @@ def shadow_pattern(key: jax.Array, size: tuple[int, int]) -> jax.Array:
     Returns:
       f32[H, W] in 0..255.
     """
-    grid_key, *axis_keys = jax.random.split(key, 3)
-    grid = jax.random.uniform(grid_key, (_PATTERN_SIZE, _PATTERN_SIZE), maxval=255.0)
-    rows, columns = (_window(k, n) for k, n in zip(axis_keys, size, strict=True))
+    numbers = jax.random.uniform(key, (_PATTERN_SIZE**2 + 4,))
+    grid = 255.0 * numbers[4:].reshape(_PATTERN_SIZE, _PATTERN_SIZE)
+    rows = _window(numbers[0], numbers[1], size[0])
+    columns = _window(numbers[2], numbers[3], size[1])
     return rows @ grid @ columns.T
 
 
-def _window(key, size):
-    """Weights f32[size, cells] that enlarge a random window of one axis."""
-    side_key, start_key = jax.random.split(key)
-    side = _uniform(side_key, (0.02, 0.5))
-    start = jax.random.uniform(start_key) * (1 - side)
-    position = start + side * jnp.linspace(0.0, 1.0, size)
+def _window(side, start, size):
+    """Weights f32[size, cells] that enlarge a window of one axis; two of [0, 1)."""
+    side = 0.02 + 0.48 * side
+    position = start * (1 - side) + side * jnp.linspace(0.0, 1.0, size)
     position = position[:, None] * (_PATTERN_SIZE - 1)
     return jnp.maximum(0, 1 - jnp.abs(position - jnp.arange(_PATTERN_SIZE)))
 
@@ -217,12 +223,12 @@ def random_affine(
     """
 
     def one(key):
-        rotation_key, shear_key, scale_key, flip_key = jax.random.split(key, 4)
+        draw = _draws(key, 4)
         return affine_matrix(
-            _uniform(rotation_key, (-max_rotation, max_rotation)),
-            _uniform(shear_key, (-max_shear, max_shear)),
-            _uniform(scale_key, scale),
-            jax.random.bernoulli(flip_key, float(flip)),
+            draw((-max_rotation, max_rotation)),
+            draw((-max_shear, max_shear)),
+            draw(scale),
+            draw((0.0, 1.0)) < flip,
         )
 
     return jax.vmap(one)(keys)

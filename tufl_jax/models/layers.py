@@ -80,7 +80,8 @@ class BatchNorm(nn.Module):
         else:
             batch_mean, batch_var = mean.value, var.value
         factor = scale * jax.lax.rsqrt(batch_var + self.epsilon)
-        return ((x - batch_mean) * factor + bias).astype(self.options.dtype)
+        # One product and one sum a value: the backward is two sums over B, H, W.
+        return (x * factor + (bias - batch_mean * factor)).astype(self.options.dtype)
 
     def _average(self, old, new):
         return self.momentum * old + (1 - self.momentum) * jax.lax.stop_gradient(new)
