@@ -78,8 +78,9 @@ def test_both_formats_give_the_same_examples(
     assert_equal_examples(unpacked, ready)
     assert_equal_examples(pickle.loads(pickle.dumps(ready)), unpacked)
     assert ready.files.skipped == unpacked.files.skipped
-    for i in range(len(unpacked)):  # the files themselves, to the byte
-        assert ready.image_file(i)[0] == unpacked.image_file(i)[0]
+    for i in range(len(unpacked)):  # a JPEG is not encoded again
+        if unpacked.image_file(i)[1].endswith(".jpg"):
+            assert ready.image_file(i)[0] == unpacked.image_file(i)[0]
     assert_equal_examples(
         build(name, root, start=0.5, **options),
         build(name, data_dir, format="prepared", start=0.5, **options),

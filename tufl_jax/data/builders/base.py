@@ -25,10 +25,13 @@ class PairsConfig(tfds.core.BuilderConfig):
 
 
 class PairsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
-    """Image and label files, byte for byte as they came, in the order of their names.
+    """Images and raw label ids, pixel for pixel, in the order of their names.
 
-    Labels are kept as plain bytes: the decoders of tensorflow-datasets turn the palette
-    files of GTA5 into colours and the 16-bit files of SYNTHIA into zeros.
+    Both are PNG files without compression (`reading.write_png`) in compressed records:
+    as large as the originals and faster to decode. JPEGs, and labels of more than 8
+    bits, are kept as they came. Labels are plain bytes: the decoders of
+    tensorflow-datasets turn the palette files of GTA5 into colours and the 16-bit files
+    of SYNTHIA into zeros.
     """
 
     VERSION = tfds.core.Version(prepared.VERSION)

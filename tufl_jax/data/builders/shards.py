@@ -13,6 +13,7 @@ import re
 import shutil
 from collections.abc import Callable
 
+import numpy as np
 from absl import logging
 from tensorflow_datasets.core import file_adapters, writer
 
@@ -23,6 +24,7 @@ from tufl_jax.errors import UserError
 # A shard of GTA5 has about 350 MB, and the whole set a number of open files that every
 # system allows.
 SHARD_ITEMS = 128
+_JPEG = b"\xff\xd8"
 FILE_FORMAT = file_adapters.FileFormat.ARRAY_RECORD
 
 
@@ -147,7 +149,10 @@ def _check_space(files, indices: list[int], folder: pathlib.Path) -> None:
 
 def _record(files, decode: str, serialize, progress: Progress, index: int) -> bytes:
     image, image_path = files.image(index)
-    height, width, _ = reading.read_image(image, image_path).shape
+    pixels = reading.read_image(image, image_path)
+    height, width, _ = pixels.shape
+    if not image.startswith(_JPEG):
+        image = reading.write_png(pixels)
     label = b""
     if files.has_labels:
         label, label_path = files.label(index)
@@ -157,6 +162,8 @@ def _record(files, decode: str, serialize, progress: Progress, index: int) -> by
                 f"{label_path}: label is {ids.shape[1]}x{ids.shape[0]} pixels, its "
                 f"image {image_path} is {width}x{height}; use files of one size"
             )
+        if ids.dtype == np.uint8:
+            label = reading.write_png(ids)
     record = serialize(image, label, files.names[index])
     progress.add()
     return record
