@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from absl import app, flags
 from ml_collections import ConfigDict
 
-from tufl_jax import cli
+from tufl_jax import cli, labels
 from tufl_jax import config as config_lib
 from tufl_jax.data import builders, layouts, prepared
 from tufl_jax.errors import UserError
@@ -81,6 +81,7 @@ def of_config(config: ConfigDict) -> list[tuple[ConfigDict, pathlib.Path]]:
             if spec.name not in builders.BUILDERS:
                 continue
             spec.root = config_lib.expand(spec.root, key=f"data.{domain}.root")
+            layouts.of_spec(spec, labels.of_config(run))  # raises for impossible ids
             data_dir = pathlib.Path(DATA_DIR.value, pathlib.Path(spec.root).name)
             job = jobs.setdefault(prepared.folder(data_dir, spec), (spec, data_dir))
             for key in ("root", "images", "labels"):

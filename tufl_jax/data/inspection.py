@@ -244,7 +244,8 @@ def _look_at(source: _Items, labelled: bool, index: int) -> _Item:
     if not labelled:
         return item
     if not source.has_label(index):
-        text = f"{source.name(index)}: its label file is missing"
+        path = source.files.label_path(index)
+        text = f"{path}: is missing; add this label, or remove its image"
         item.problems.append(Problem("no label", text))
         return item
     try:
@@ -260,7 +261,7 @@ def _check_label(item: _Item, raw: np.ndarray, where: str, to_class) -> None:
     if item.size and raw.shape != item.size:
         text = (
             f"{where}: label is {raw.shape[1]}x{raw.shape[0]} pixels, its image "
-            f"{item.size[1]}x{item.size[0]}"
+            f"{item.size[1]}x{item.size[0]}; use files of one size"
         )
         item.problems.append(Problem("size mismatch", text))
     if raw.dtype != np.uint8 and (raw.min() < 0 or raw.max() > 255):

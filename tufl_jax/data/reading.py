@@ -4,6 +4,7 @@ import collections
 import concurrent.futures
 import io
 import itertools
+import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 
@@ -15,6 +16,8 @@ from tufl_jax.errors import UserError
 # Pillow's own limit, about 89 million: an RGB picture of that size fills 256 MiB.
 # A file that claims more is refused from its header, before memory is asked for.
 MAX_PIXELS = Image.MAX_IMAGE_PIXELS
+# Pillow warns of what is refused here.
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _IMAGE_MODES = ("RGB", "RGBA", "L", "P")

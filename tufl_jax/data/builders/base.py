@@ -64,6 +64,7 @@ class PairsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         staged = shards.write_all(
             files,
             decode=layout.decode,
+            ids=layouts.raw_ids(spec),
             serialize=functools.partial(_serialize, self.info.features),
             folder=self._staging,
         )

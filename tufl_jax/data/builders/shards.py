@@ -11,12 +11,13 @@ import os
 import pathlib
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from absl import logging
 from tensorflow_datasets.core import file_adapters, writer
 
+from tufl_jax import labels
 from tufl_jax.data import reading
 from tufl_jax.data.progress import Progress, num_cores
 from tufl_jax.errors import UserError
@@ -41,19 +42,27 @@ class Staged:
     metadata: dict
 
 
-def write_all(files, *, decode: str, serialize: Callable, folder: pathlib.Path):
+def write_all(
+    files,
+    *,
+    decode: str,
+    ids: Mapping[int, str] | None,
+    serialize: Callable,
+    folder: pathlib.Path,
+):
     """Decodes every file once, as a check, and writes all items in order.
 
     Args:
         files: data/folders.py.
         decode: key of reading.READ_LABEL.
+        ids: those that labels may hold; None: any.
         serialize: (image bytes, label bytes, name) -> the bytes of a record.
         folder: the staging folder; shards in it of the same files are kept.
     Returns:
         Staged.
     Raises:
-        UserError: a file cannot be decoded, label and image differ in size, or the
-            disk is too small.
+        UserError: a file cannot be decoded, label and image differ in size, a label
+            holds another id, or the disk is too small.
     """
     total = len(files.names)
     parts = [
@@ -68,7 +77,8 @@ def write_all(files, *, decode: str, serialize: Callable, folder: pathlib.Path):
         logging.info("continuing: %d of %d items are there", done, total)
     _check_space(files, [i for shard in missing for i in parts[shard]], folder)
     progress = Progress("prepare", total, done=done)
-    record = functools.partial(_record, files, decode, serialize, progress)
+    read = functools.partial(_label, reading.READ_LABEL[decode], ids and _table(ids))
+    record = functools.partial(_record, files, read, serialize, progress)
 
     def write(shard: int) -> None:
         _write_shard(paths[shard], (record(i) for i in parts[shard]))
@@ -147,7 +157,20 @@ def _check_space(files, indices: list[int], folder: pathlib.Path) -> None:
         )
 
 
-def _record(files, decode: str, serialize, progress: Progress, index: int) -> bytes:
+def _table(ids: Mapping[int, str]) -> np.ndarray:
+    """For labels.map_ids; which classes there are does not matter."""
+    return labels.cityscapes(19).lut(ids)
+
+
+def _label(decode: Callable, table: np.ndarray | None, data: bytes, where: str):
+    """The ids of a label file [H, W], all of them in the table."""
+    ids = decode(data, where)
+    if table is not None:
+        labels.map_ids(ids, table, where=where)
+    return ids
+
+
+def _record(files, read_label, serialize, progress: Progress, index: int) -> bytes:
     image, image_path = files.image(index)
     pixels = reading.read_image(image, image_path)
     height, width, _ = pixels.shape
@@ -156,7 +179,7 @@ def _record(files, decode: str, serialize, progress: Progress, index: int) -> by
     label = b""
     if files.has_labels:
         label, label_path = files.label(index)
-        ids = reading.READ_LABEL[decode](label, label_path)
+        ids = read_label(label, label_path)
         if ids.shape != (height, width):
             raise UserError(
                 f"{label_path}: label is {ids.shape[1]}x{ids.shape[0]} pixels, its "
