@@ -25,13 +25,12 @@ class PairsConfig(tfds.core.BuilderConfig):
 
 
 class PairsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
-    """Images and raw label ids, pixel for pixel, in the order of their names.
+    """Images and label files, pixel for pixel, in the order of their names.
 
-    Both are PNG files without compression (`reading.write_png`) in compressed records:
-    as large as the originals and faster to decode. JPEGs, and labels of more than 8
-    bits, are kept as they came. Labels are plain bytes: the decoders of
-    tensorflow-datasets turn the palette files of GTA5 into colours and the 16-bit files
-    of SYNTHIA into zeros.
+    Images are PNG files without compression (`reading.write_png`) in compressed
+    records: as large as the originals and faster to decode. SYNTHIA's labels are
+    reduced to their ids. JPEGs and other labels are kept byte for byte; labels are
+    plain bytes, because tensorflow-datasets decodes GTA5's palette files to colours.
     """
 
     VERSION = tfds.core.Version(prepared.VERSION)

@@ -78,7 +78,8 @@ def write_all(
     _check_space(files, [i for shard in missing for i in parts[shard]], folder)
     progress = Progress("prepare", total, done=done)
     read = functools.partial(_label, reading.READ_LABEL[decode], ids and _table(ids))
-    record = functools.partial(_record, files, read, serialize, progress)
+    recode = decode == "synthia"  # 8 bits and one channel, for 16 and three
+    record = functools.partial(_record, files, read, recode, serialize, progress)
 
     def write(shard: int) -> None:
         _write_shard(paths[shard], (record(i) for i in parts[shard]))
@@ -170,7 +171,9 @@ def _label(decode: Callable, table: np.ndarray | None, data: bytes, where: str):
     return ids
 
 
-def _record(files, read_label, serialize, progress: Progress, index: int) -> bytes:
+def _record(
+    files, read_label, recode_labels, serialize, progress: Progress, index: int
+) -> bytes:
     image, image_path = files.image(index)
     pixels = reading.read_image(image, image_path)
     height, width, _ = pixels.shape
@@ -185,8 +188,8 @@ def _record(files, read_label, serialize, progress: Progress, index: int) -> byt
                 f"{label_path}: label is {ids.shape[1]}x{ids.shape[0]} pixels, its "
                 f"image {image_path} is {width}x{height}; use files of one size"
             )
-        if ids.dtype == np.uint8:
-            label = reading.write_png(ids)
+        if recode_labels:
+            label = reading.write_png(ids, compressed=True)
     record = serialize(image, label, files.names[index])
     progress.add()
     return record
