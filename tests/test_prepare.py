@@ -111,6 +111,22 @@ def test_archives_prepare_to_the_same_bytes(tmp_path):
         assert content(unpacked) == content(packed)
 
 
+def test_beam_writes_the_same_bytes(tmp_path, monkeypatch):
+    monkeypatch.setattr(shards, "SHARD_ITEMS", 2)
+    root = tmp_path / "files"
+    replicas.synthia(root)
+    threads = prepare("synthia", root, tmp_path / "a", split="all")
+    spec = spec_of("synthia", root=str(root), split="all")
+    options = {"root": spec.root, "data_dir": str(tmp_path / "b")}
+    try:
+        import apache_beam  # noqa: F401
+    except ImportError:
+        refused(lambda: builders.prepare(spec, beam=[], **options), "--beam", "pip")
+        return
+    beam = builders.prepare(spec, beam=["--runner=DirectRunner"], **options)
+    assert content(beam) == content(threads)
+
+
 def test_tensorflow_is_not_needed(tmp_path):
     replicas.gta5(tmp_path / "files")
     prepare("gta5", tmp_path / "files", tmp_path, split="all")

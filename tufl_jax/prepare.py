@@ -34,6 +34,12 @@ DATA_DIR = flags.DEFINE_string("data_dir", None, "Gets the prepared data sets.")
 SPLIT = flags.DEFINE_list("split", None, "Splits; default: those that papers use.")
 CITY = flags.DEFINE_string("city", "", "Of crosscity.")
 ANNOTATION = flags.DEFINE_string("annotation", "gtFine", "Of cityscapes.")
+BEAM = flags.DEFINE_list(
+    "beam",
+    None,
+    "Write with Apache Beam instead of threads, with these options of its pipeline, "
+    "such as --runner=FlinkRunner,--flink_master=HOST:8081.",
+)
 
 DEFAULT_SPLITS = {
     "cityscapes": ("train", "val"),
@@ -52,7 +58,10 @@ def main(_) -> None:
     jobs = of_flags() if CONFIG.value is None else of_config(CONFIG.value)
     try:
         for spec, data_dir in jobs:
-            print(builders.prepare(spec, root=spec.root, data_dir=str(data_dir)))
+            folder = str(data_dir)
+            print(
+                builders.prepare(spec, root=spec.root, data_dir=folder, beam=BEAM.value)
+            )
     except KeyboardInterrupt:
         raise UserError("stopped; the same command continues") from None
 

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import io
 import pathlib
+from collections.abc import Sequence
 
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import example_serializer
@@ -19,9 +20,11 @@ class PairsConfig(tfds.core.BuilderConfig):
 
     Attributes:
         spec: fields of config.data.* that say which files it is.
+        beam: as for `shards.write_all`.
     """
 
     spec: object = dataclasses.field(repr=False)
+    beam: Sequence[str] | None = dataclasses.field(default=None, repr=False)
 
 
 class PairsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
@@ -66,6 +69,7 @@ class PairsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
             ids=layouts.raw_ids(spec),
             serialize=functools.partial(_serialize, self.info.features),
             folder=self._staging,
+            beam=self.builder_config.beam,
         )
         self.info.metadata.update(staged.metadata)
         count = [functools.partial(zip, part, part) for part in staged.parts]

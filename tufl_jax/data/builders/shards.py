@@ -11,7 +11,7 @@ import os
 import pathlib
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from absl import logging
@@ -49,6 +49,7 @@ def write_all(
     ids: Mapping[int, str] | None,
     serialize: Callable,
     folder: pathlib.Path,
+    beam: Sequence[str] | None = None,
 ):
     """Decodes every file once, as a check, and writes all items in order.
 
@@ -58,6 +59,8 @@ def write_all(
         ids: those that labels may hold; None: any.
         serialize: (image bytes, label bytes, name) -> the bytes of a record.
         folder: the staging folder; shards in it of the same files are kept.
+        beam: options of an Apache Beam pipeline that writes the shards, on workers that
+            see all folders under the same paths; None: threads of this process.
     Returns:
         Staged.
     Raises:
@@ -76,16 +79,17 @@ def write_all(
     if done:
         logging.info("continuing: %d of %d items are there", done, total)
     _check_space(files, [i for shard in missing for i in parts[shard]], folder)
-    progress = Progress("prepare", total, done=done)
     read = functools.partial(_label, reading.READ_LABEL[decode], ids and _table(ids))
     recode = decode == "synthia"  # 8 bits and one channel, for 16 and three
-    record = functools.partial(_record, files, read, recode, serialize, progress)
-
-    def write(shard: int) -> None:
-        _write_shard(paths[shard], (record(i) for i in parts[shard]))
-
-    for _ in reading.ordered_map(write, missing, num_threads=num_cores()):
-        pass
+    record = functools.partial(_record, files, read, recode, serialize)
+    jobs = [(paths[shard], parts[shard]) for shard in missing]
+    if beam is None:
+        progress = Progress("prepare", total, done=done)
+        write = functools.partial(_write_shard, record, progress.add)
+        for _ in reading.ordered_map(write, jobs, num_threads=num_cores()):
+            pass
+    else:
+        _write_with_beam(functools.partial(_write_shard, record, None), jobs, beam)
     logging.info("all %d items are written", total)
     metadata = {
         "names": files.names,
@@ -171,9 +175,7 @@ def _label(decode: Callable, table: np.ndarray | None, data: bytes, where: str):
     return ids
 
 
-def _record(
-    files, read_label, recode_labels, serialize, progress: Progress, index: int
-) -> bytes:
+def _record(files, read_label, recode_labels, serialize, index: int) -> bytes:
     image, image_path = files.image(index)
     pixels = reading.read_image(image, image_path)
     height, width, _ = pixels.shape
@@ -190,17 +192,32 @@ def _record(
             )
         if recode_labels:
             label = reading.write_png(ids, compressed=True)
-    record = serialize(image, label, files.names[index])
-    progress.add()
-    return record
+    return serialize(image, label, files.names[index])
 
 
-def _write_shard(path: pathlib.Path, records) -> None:
-    """Appears complete, also after a power cut, or not at all."""
+def _write_with_beam(write: Callable, jobs: list, options: Sequence[str]) -> None:
+    try:
+        import apache_beam
+        from apache_beam.options.pipeline_options import PipelineOptions
+    except ImportError as error:
+        raise UserError(f"--beam: {error}; pip install 'tufl-jax[beam]'") from error
+    with apache_beam.Pipeline(options=PipelineOptions(list(options))) as pipeline:
+        shards = pipeline | apache_beam.Create(jobs) | apache_beam.Reshuffle()
+        shards | apache_beam.Map(write)  # noqa: B018
+
+
+def _write_shard(record: Callable, added: Callable | None, job: tuple) -> None:
+    """Writes the items job[1] to job[0]: complete, also after a power cut, or not."""
+    path, items = job
+
+    def records():
+        for index in items:
+            yield None, record(index)
+            if added:
+                added()
+
     temporary = path.with_name(path.name + ".tmp")
-    writer.ExampleWriter(FILE_FORMAT).write(
-        os.fspath(temporary), ((None, record) for record in records)
-    )
+    writer.ExampleWriter(FILE_FORMAT).write(os.fspath(temporary), records())
     with open(temporary, "rb") as file:
         os.fsync(file.fileno())
     os.replace(temporary, path)
