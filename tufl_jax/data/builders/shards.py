@@ -203,7 +203,7 @@ def _write_with_beam(write: Callable, jobs: list, options: Sequence[str]) -> Non
         raise UserError(f"--beam: {error}; pip install 'tufl-jax[beam]'") from error
     with apache_beam.Pipeline(options=PipelineOptions(list(options))) as pipeline:
         shards = pipeline | apache_beam.Create(jobs) | apache_beam.Reshuffle()
-        shards | apache_beam.Map(write)  # noqa: B018
+        shards | "writing a shard" >> apache_beam.Map(write)
 
 
 def _write_shard(record: Callable, added: Callable | None, job: tuple) -> None:
