@@ -85,6 +85,7 @@ def few_small_programs():
         patch.setattr(step_lib, "make_train_step", make)
         make = shared(evaluation.Predictor, key_of_predictor)
         patch.setattr(evaluation, "Predictor", make)
+        patch.setattr(models, "shapes", shared(models.shapes, lambda *x: repr(x)))
         jax.config.update("jax_disable_most_optimizations", True)
         yield
         jax.config.update("jax_disable_most_optimizations", False)
@@ -135,7 +136,7 @@ def scalars(workdir):
     "pair, variant", [(pair, variant) for pair in PAIRS for variant in variants(pair)]
 )
 def test_every_config_trains_on_replicas(archives, tmp_path, pair, variant):
-    """All that a step reads of the config, but for its size, is the config's own."""
+    """What a step reads is the config's own, but for sizes and number of classes."""
     for stage in STAGES:
         run = get_config(f"{pair}_{stage}", variant)
         if run.init.run:
