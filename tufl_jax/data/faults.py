@@ -33,7 +33,7 @@ class Item:
     Attributes:
       problems: all there are.
       size: (height, width) of the image.
-      digest: of the image file.
+      digest: of the pixels of the image, whatever file they are in.
       pixels: i64[256] by raw id.
       class_images: i64[256] by class index, 1 for those the label holds.
     """
@@ -81,7 +81,7 @@ def look_at(source: Items, labelled: bool, index: int) -> Item:
         data, where = source.files.image(index)
         image = reading.read_image(data, where)
         item.size = image.shape[:2]
-        item.digest = hashlib.blake2b(data, digest_size=16).digest()
+        item.digest = hashlib.blake2b(image, digest_size=16).digest()
         if _single_colour(image):
             text = f"{where}: the whole picture has one colour"
             item.problems.append(Problem("one colour", text, fatal=False))

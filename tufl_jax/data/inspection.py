@@ -45,7 +45,7 @@ class Report:
       to_class: u8[256], the class of each raw id.
       ids: {raw id: name} of the data set.
       problems: in the order of the items.
-      hashes: {digest of the image file: name}.
+      hashes: {digest of the pixels: name}.
       good: indices of items without a fatal problem.
       source: gives `name(i)`, `image(i)` and `label(i)` of an item that is good.
     """

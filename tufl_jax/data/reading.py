@@ -94,8 +94,10 @@ def read_synthia_ids(data: bytes, where: str) -> np.ndarray:
         if not _is_16_bit_colour(picture):
             return _ids(picture, where, wanted="SYNTHIA's 16-bit label picture")
         picture.tile = [picture.tile[0]._replace(args=_FIRST_BYTES)]
-        high, low, _ = np.moveaxis(np.asarray(picture), -1, 0)
-        return low if not high.any() else low + high.astype(np.uint16) * 256
+        high, low = (picture.getchannel(i) for i in range(2))
+        if not high.getbbox():  # all zero
+            return np.asarray(low)
+        return np.asarray(low) + np.asarray(high, np.uint16) * 256
 
     ids = _open(data, where, decode)
     if not ids.any():
