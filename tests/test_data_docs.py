@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from tests import replicas
+from tufl_jax import check_data, labels, startup, validation
 from tufl_jax import config as config_lib
-from tufl_jax import labels, startup, validation
-from tufl_jax.data import layouts, sources
+from tufl_jax.data import inspection, layouts, sources
 
 ROOT = pathlib.Path(__file__).parents[1]
 TEXT = (ROOT / "docs/data.md").read_text()
@@ -72,6 +72,42 @@ def test_config_reads_the_tree(folder, monkeypatch):
     monkeypatch.setenv("DAY", "day")
     monkeypatch.setenv("NIGHT", "night")
     assert_reads_the_example(load(folder))
+
+
+def test_check_prints_what_the_text_shows(folder):
+    (arguments,) = lines("check_data")
+    done = subprocess.run(
+        [sys.executable, *arguments[1:]],
+        cwd=folder,
+        env={**os.environ, "DAY": "day", "NIGHT": "night", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    (shown,) = re.findall(r"```text\n(.*?)```", OWN, re.DOTALL)
+    assert done.stdout == shown
+
+
+def test_good_sets_print_what_the_text_shows(tmp_path):
+    replicas.cityscapes(tmp_path / "cityscapes", per_split=6)
+    replicas.train_extra(tmp_path / "cityscapes", count=6, labelled=False)
+    replicas.gta5(tmp_path / "gta5", count=6)
+    replicas.synthia(tmp_path / "synthia", count=6)
+    replicas.crosscity(tmp_path / "crosscity", train=6, test=6)
+    shown = re.findall(r"```text\n(.*?)```", TEXT.partition(OWN)[0], re.DOTALL)
+    sets = [part for block in shown for part in re.split(r"\n(?=== )", block)]
+    assert len(sets) == 6
+    for part in sets:
+        name, *city, split = re.match(r"== ([\w ]+) \(", part)[1].split()
+        spec = config_lib.base().data.eval
+        spec.update(
+            name=name, root=str(tmp_path / name), split=split, city="".join(city)
+        )
+        classes = labels.cityscapes({"synthia": 16, "crosscity": 13}.get(name, 19))
+        report = inspection.inspect(spec, classes=classes, labelled=None)
+        printed = iter(check_data.text(report).splitlines())
+        for line in part.splitlines():
+            start = line.removesuffix("...")  # the rest is left out
+            assert any(x.startswith(start) for x in printed), line
 
 
 def test_prepared_as_the_text_says(folder, monkeypatch):

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from absl import app, flags
 from ml_collections import ConfigDict
 
-from tufl_jax import cli
+from tufl_jax import cli, labels
 from tufl_jax import config as config_lib
 from tufl_jax.data import builders, layouts, prepared
 from tufl_jax.errors import UserError
@@ -34,6 +34,12 @@ DATA_DIR = flags.DEFINE_string("data_dir", None, "Gets the prepared data sets.")
 SPLIT = flags.DEFINE_list("split", None, "Splits; default: those that papers use.")
 CITY = flags.DEFINE_string("city", "", "Of crosscity.")
 ANNOTATION = flags.DEFINE_string("annotation", "gtFine", "Of cityscapes.")
+BEAM = flags.DEFINE_list(
+    "beam",
+    None,
+    "Write with Apache Beam instead of threads, with these options of its pipeline, "
+    "such as --runner=FlinkRunner,--flink_master=HOST:8081.",
+)
 
 DEFAULT_SPLITS = {
     "cityscapes": ("train", "val"),
@@ -52,7 +58,10 @@ def main(_) -> None:
     jobs = of_flags() if CONFIG.value is None else of_config(CONFIG.value)
     try:
         for spec, data_dir in jobs:
-            print(builders.prepare(spec, root=spec.root, data_dir=str(data_dir)))
+            folder = str(data_dir)
+            print(
+                builders.prepare(spec, root=spec.root, data_dir=folder, beam=BEAM.value)
+            )
     except KeyboardInterrupt:
         raise UserError("stopped; the same command continues") from None
 
@@ -81,6 +90,7 @@ def of_config(config: ConfigDict) -> list[tuple[ConfigDict, pathlib.Path]]:
             if spec.name not in builders.BUILDERS:
                 continue
             spec.root = config_lib.expand(spec.root, key=f"data.{domain}.root")
+            layouts.of_spec(spec, labels.of_config(run))  # raises for impossible ids
             data_dir = pathlib.Path(DATA_DIR.value, pathlib.Path(spec.root).name)
             job = jobs.setdefault(prepared.folder(data_dir, spec), (spec, data_dir))
             for key in ("root", "images", "labels"):

@@ -87,6 +87,11 @@ class FolderFiles:
         """Whether there is a label file."""
         return self.names[index] in self._labels
 
+    def label_path(self, index: int) -> str:
+        """Where the label file is or should be."""
+        path = self._label_pattern.replace("{name}", self.names[index])
+        return str(self._tree.root / path)
+
     def check_labels(self) -> None:
         """Raise UserError if an image has no label file."""
         missing = [name for name in self.names if name not in self._labels]

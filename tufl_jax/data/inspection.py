@@ -3,13 +3,12 @@
 import collections
 import dataclasses
 import functools
-import hashlib
 
 import numpy as np
-from PIL import Image
 
 from tufl_jax import labels
 from tufl_jax.data import layouts, reading
+from tufl_jax.data.faults import Items, Problem, look_at
 from tufl_jax.data.folders import FolderFiles
 from tufl_jax.data.layouts import Layout
 from tufl_jax.data.prepared import PreparedFiles
@@ -29,21 +28,6 @@ _CITYSCAPES_TRAIN = dict(
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Problem:
-    """One thing that is wrong.
-
-    Attributes:
-      kind: a word or two, the same for problems of one sort.
-      message: one line that names the file.
-      fatal: whether a training would stop at it or go wrong.
-    """
-
-    kind: str
-    message: str
-    fatal: bool = True
-
-
 @dataclasses.dataclass
 class Report:
     """What was found in one split of a data set.
@@ -61,7 +45,7 @@ class Report:
       to_class: u8[256], the class of each raw id.
       ids: {raw id: name} of the data set.
       problems: in the order of the items.
-      hashes: {digest of the image file: name}.
+      hashes: {digest of the pixels: name}.
       good: indices of items without a fatal problem.
       source: gives `name(i)`, `image(i)` and `label(i)` of an item that is good.
     """
@@ -81,46 +65,12 @@ class Report:
     problems: list[Problem]
     hashes: dict[bytes, str]
     good: list[int]
-    source: "_Items"
+    source: "Items"
 
     @property
     def usable(self) -> bool:
         """Whether a training can read every item."""
         return self.items > 0 and not any(p.fatal for p in self.problems)
-
-
-@dataclasses.dataclass
-class _Item:
-    """What one thread found out about one item."""
-
-    problems: list[Problem]
-    size: tuple[int, int] | None = None
-    digest: bytes = b""
-    pixels: np.ndarray | None = None  # i64[256] by raw id
-    class_images: np.ndarray | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class _Items:
-    """The files of a split, decoded."""
-
-    files: object
-    decode: object
-    to_class: np.ndarray
-
-    def name(self, index: int) -> str:
-        return self.files.names[index]
-
-    def image(self, index: int) -> np.ndarray:
-        return reading.read_image(*self.files.image(index))
-
-    def label(self, index: int) -> np.ndarray:
-        data, where = self.files.label(index)
-        return labels.map_ids(self.decode(data, where), self.to_class, where=where)
-
-    def has_label(self, index: int) -> bool:
-        check = getattr(self.files, "has_label", None)
-        return check is None or check(index)
 
 
 def inspect(
@@ -145,7 +95,7 @@ def inspect(
     files = _open(spec, layout, problems)
     if labelled is None:
         labelled = bool(layout.labels) and files.has_labels
-    items = _Items(files, reading.READ_LABEL[layout.decode], classes.lut(layout.ids))
+    items = Items(files, reading.READ_LABEL[layout.decode], classes.lut(layout.ids))
     count = len(files.names)
     indices = range(round(spec.start * count), round(spec.stop * count))
     whole = len(indices) == count
@@ -197,7 +147,7 @@ def _expected(layout: Layout, split: str, files) -> int | None:
 
 
 def _look_at_all(report: Report, indices: range, num_threads: int) -> None:
-    look = functools.partial(_look_at, report.source, report.labelled)
+    look = functools.partial(look_at, report.source, report.labelled)
     found = reading.ordered_map(look, indices, num_threads=num_threads)
     progress = Progress(f"checking {report.title}", len(indices))
     sizes = {}
@@ -225,69 +175,6 @@ def _look_at_all(report: Report, indices: range, num_threads: int) -> None:
         if height * width > _OUTLIER * usual:
             text = f"{name}: {width}x{height} pixels, far more than the others"
             report.problems.append(Problem("size", text, fatal=False))
-
-
-def _look_at(source: _Items, labelled: bool, index: int) -> _Item:
-    """Read one item; every fault is noted, none is raised."""
-    item = _Item([])
-    try:
-        data, where = source.files.image(index)
-        image = reading.read_image(data, where)
-        item.size = image.shape[:2]
-        item.digest = hashlib.blake2b(data, digest_size=16).digest()
-        if _single_colour(image):
-            text = f"{where}: the whole picture has one colour"
-            item.problems.append(Problem("one colour", text, fatal=False))
-        del image
-    except UserError as error:
-        item.problems.append(Problem("image", str(error)))
-    if not labelled:
-        return item
-    if not source.has_label(index):
-        text = f"{source.name(index)}: its label file is missing"
-        item.problems.append(Problem("no label", text))
-        return item
-    try:
-        data, where = source.files.label(index)
-        raw = source.decode(data, where)
-        _check_label(item, raw, where, source.to_class)
-    except UserError as error:
-        item.problems.append(Problem("label", str(error)))
-    return item
-
-
-def _check_label(item: _Item, raw: np.ndarray, where: str, to_class) -> None:
-    if item.size and raw.shape != item.size:
-        text = (
-            f"{where}: label is {raw.shape[1]}x{raw.shape[0]} pixels, its image "
-            f"{item.size[1]}x{item.size[0]}"
-        )
-        item.problems.append(Problem("size mismatch", text))
-    if raw.dtype != np.uint8 and (raw.min() < 0 or raw.max() > 255):
-        labels.map_ids(raw, to_class, where=where)  # raises and says which
-    # Pillow's histogram is many times faster than NumPy's bincount on bytes.
-    counts = Image.fromarray(raw.astype(np.uint8, copy=False)).histogram()
-    counts = np.array(counts, np.int64)
-    if (unknown := (counts > 0) & (to_class == labels.UNKNOWN)).any():
-        ids = ", ".join(str(i) for i in np.flatnonzero(unknown)[:5])
-        share = 100 * counts[unknown].sum() / counts.sum()
-        text = (
-            f"{where}: id {ids} is not in the table of this data set ({share:.1f} % of "
-            "the label); is it a file of label ids, or a grey picture of its colours?"
-        )
-        item.problems.append(Problem("unknown ids", text))
-    elif counts[0] == counts.sum():
-        text = f"{where}: every pixel has id 0: was it decoded wrongly?"
-        item.problems.append(Problem("all zero", text, fatal=False))
-    item.pixels = counts
-    known = to_class < labels.UNKNOWN
-    present = np.unique(to_class[known & (counts > 0)])
-    item.class_images = np.bincount(present, minlength=256)[:256]
-
-
-def _single_colour(image: np.ndarray) -> bool:
-    few = image[::16, ::16].reshape(-1, 3)
-    return bool((few == few[0]).all() and (image == image[0, 0]).all())
 
 
 def _judge_whole(report: Report, spec) -> None:

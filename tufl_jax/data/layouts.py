@@ -161,6 +161,21 @@ def of_spec(spec, classes: labels.Classes) -> Layout:
     return dataclasses.replace(layout, ids=ids)
 
 
+def raw_ids(spec) -> Mapping[int, str] | None:
+    """The ids that label files may hold, with some names; None: any.
+
+    Args:
+        spec: as for `of_spec`.
+    """
+    if spec.other_ids == "ignore":
+        return None
+    return (
+        dict.fromkeys((raw for raw, _ in spec.ids), "")
+        or LAYOUTS[spec.name].ids
+        or None
+    )
+
+
 def listed_names(layout: Layout, split: str, tree: Tree) -> list[str] | None:
     """Names of a split from the data set's own list; None: all that are found.
 

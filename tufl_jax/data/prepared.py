@@ -5,7 +5,7 @@ import threading
 
 from tufl_jax.errors import UserError
 
-VERSION = "1.0.0"
+VERSION = "1.1.0"
 
 
 def folder(data_dir, spec) -> pathlib.Path:

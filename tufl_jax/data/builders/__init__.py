@@ -10,6 +10,7 @@ import io
 import pathlib
 import shutil
 import tempfile
+from collections.abc import Sequence
 
 import tensorflow_datasets as tfds
 from absl import logging
@@ -74,13 +75,16 @@ BUILDERS = {
 }
 
 
-def prepare(spec, *, root: str, data_dir: str) -> pathlib.Path:
+def prepare(
+    spec, *, root: str, data_dir: str, beam: Sequence[str] | None = None
+) -> pathlib.Path:
     """Writes one split; continues what a killed run has begun.
 
     Args:
         spec: fields name, split, city, annotation, images, labels of config.data.*.
         root: folder of the official archives, or of what they unpack to.
         data_dir: for all prepared data sets.
+        beam: options of an Apache Beam pipeline to write with; None: threads.
     Returns:
         The folder of the complete split.
     Raises:
@@ -96,7 +100,7 @@ def prepare(spec, *, root: str, data_dir: str) -> pathlib.Path:
             _check_same(spec, root, data_dir, target)
             logging.info("%s: is there already", target)
         else:
-            config = PairsConfig(name=target.parent.name, spec=spec)
+            config = PairsConfig(name=target.parent.name, spec=spec, beam=beam)
             builder = BUILDERS[spec.name](
                 data_dir=data_dir, config=config, file_format=shards.FILE_FORMAT
             )

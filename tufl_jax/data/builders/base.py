@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import io
 import pathlib
+from collections.abc import Sequence
 
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import example_serializer
@@ -19,16 +20,20 @@ class PairsConfig(tfds.core.BuilderConfig):
 
     Attributes:
         spec: fields of config.data.* that say which files it is.
+        beam: as for `shards.write_all`.
     """
 
     spec: object = dataclasses.field(repr=False)
+    beam: Sequence[str] | None = dataclasses.field(default=None, repr=False)
 
 
 class PairsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
-    """Image and label files, byte for byte as they came, in the order of their names.
+    """Images and label files, pixel for pixel, in the order of their names.
 
-    Labels are kept as plain bytes: the decoders of tensorflow-datasets turn the palette
-    files of GTA5 into colours and the 16-bit files of SYNTHIA into zeros.
+    Images are PNG files without compression (`reading.write_png`) in compressed
+    records: as large as the originals and faster to decode. SYNTHIA's labels are
+    reduced to their ids. JPEGs and other labels are kept byte for byte; labels are
+    plain bytes, because tensorflow-datasets decodes GTA5's palette files to colours.
     """
 
     VERSION = tfds.core.Version(prepared.VERSION)
@@ -61,8 +66,10 @@ class PairsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         staged = shards.write_all(
             files,
             decode=layout.decode,
+            ids=layouts.raw_ids(spec),
             serialize=functools.partial(_serialize, self.info.features),
             folder=self._staging,
+            beam=self.builder_config.beam,
         )
         self.info.metadata.update(staged.metadata)
         count = [functools.partial(zip, part, part) for part in staged.parts]

@@ -11,11 +11,13 @@ import os
 import pathlib
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 from absl import logging
 from tensorflow_datasets.core import file_adapters, writer
 
+from tufl_jax import labels
 from tufl_jax.data import reading
 from tufl_jax.data.progress import Progress, num_cores
 from tufl_jax.errors import UserError
@@ -23,6 +25,7 @@ from tufl_jax.errors import UserError
 # A shard of GTA5 has about 350 MB, and the whole set a number of open files that every
 # system allows.
 SHARD_ITEMS = 128
+_JPEG = b"\xff\xd8"
 FILE_FORMAT = file_adapters.FileFormat.ARRAY_RECORD
 
 
@@ -39,19 +42,30 @@ class Staged:
     metadata: dict
 
 
-def write_all(files, *, decode: str, serialize: Callable, folder: pathlib.Path):
+def write_all(
+    files,
+    *,
+    decode: str,
+    ids: Mapping[int, str] | None,
+    serialize: Callable,
+    folder: pathlib.Path,
+    beam: Sequence[str] | None = None,
+):
     """Decodes every file once, as a check, and writes all items in order.
 
     Args:
         files: data/folders.py.
         decode: key of reading.READ_LABEL.
+        ids: those that labels may hold; None: any.
         serialize: (image bytes, label bytes, name) -> the bytes of a record.
         folder: the staging folder; shards in it of the same files are kept.
+        beam: options of an Apache Beam pipeline that writes the shards, on workers that
+            see all folders under the same paths; None: threads of this process.
     Returns:
         Staged.
     Raises:
-        UserError: a file cannot be decoded, label and image differ in size, or the
-            disk is too small.
+        UserError: a file cannot be decoded, label and image differ in size, a label
+            holds another id, or the disk is too small.
     """
     total = len(files.names)
     parts = [
@@ -65,14 +79,17 @@ def write_all(files, *, decode: str, serialize: Callable, folder: pathlib.Path):
     if done:
         logging.info("continuing: %d of %d items are there", done, total)
     _check_space(files, [i for shard in missing for i in parts[shard]], folder)
-    progress = Progress("prepare", total, done=done)
-    record = functools.partial(_record, files, decode, serialize, progress)
-
-    def write(shard: int) -> None:
-        _write_shard(paths[shard], (record(i) for i in parts[shard]))
-
-    for _ in reading.ordered_map(write, missing, num_threads=num_cores()):
-        pass
+    read = functools.partial(_label, reading.READ_LABEL[decode], ids and _table(ids))
+    recode = decode == "synthia"  # 8 bits and one channel, for 16 and three
+    record = functools.partial(_record, files, read, recode, serialize)
+    jobs = [(paths[shard], parts[shard]) for shard in missing]
+    if beam is None:
+        progress = Progress("prepare", total, done=done)
+        write = functools.partial(_write_shard, record, progress.add)
+        for _ in reading.ordered_map(write, jobs, num_threads=num_cores()):
+            pass
+    else:
+        _write_with_beam(functools.partial(_write_shard, record, None), jobs, beam)
     logging.info("all %d items are written", total)
     metadata = {
         "names": files.names,
@@ -145,29 +162,62 @@ def _check_space(files, indices: list[int], folder: pathlib.Path) -> None:
         )
 
 
-def _record(files, decode: str, serialize, progress: Progress, index: int) -> bytes:
+def _table(ids: Mapping[int, str]) -> np.ndarray:
+    """For labels.map_ids; which classes there are does not matter."""
+    return labels.cityscapes(19).lut(ids)
+
+
+def _label(decode: Callable, table: np.ndarray | None, data: bytes, where: str):
+    """The ids of a label file [H, W], all of them in the table."""
+    ids = decode(data, where)
+    if table is not None:
+        labels.map_ids(ids, table, where=where)
+    return ids
+
+
+def _record(files, read_label, recode_labels, serialize, index: int) -> bytes:
     image, image_path = files.image(index)
-    height, width, _ = reading.read_image(image, image_path).shape
+    pixels = reading.read_image(image, image_path)
+    height, width, _ = pixels.shape
+    if not image.startswith(_JPEG):
+        image = reading.write_png(pixels)
     label = b""
     if files.has_labels:
         label, label_path = files.label(index)
-        ids = reading.READ_LABEL[decode](label, label_path)
+        ids = read_label(label, label_path)
         if ids.shape != (height, width):
             raise UserError(
                 f"{label_path}: label is {ids.shape[1]}x{ids.shape[0]} pixels, its "
                 f"image {image_path} is {width}x{height}; use files of one size"
             )
-    record = serialize(image, label, files.names[index])
-    progress.add()
-    return record
+        if recode_labels:
+            label = reading.write_png(ids, compressed=True)
+    return serialize(image, label, files.names[index])
 
 
-def _write_shard(path: pathlib.Path, records) -> None:
-    """Appears complete, also after a power cut, or not at all."""
+def _write_with_beam(write: Callable, jobs: list, options: Sequence[str]) -> None:
+    try:
+        import apache_beam
+        from apache_beam.options.pipeline_options import PipelineOptions
+    except ImportError as error:
+        raise UserError(f"--beam: {error}; pip install 'tufl-jax[beam]'") from error
+    with apache_beam.Pipeline(options=PipelineOptions(list(options))) as pipeline:
+        shards = pipeline | apache_beam.Create(jobs) | apache_beam.Reshuffle()
+        shards | "writing a shard" >> apache_beam.Map(write)
+
+
+def _write_shard(record: Callable, added: Callable | None, job: tuple) -> None:
+    """Writes the items job[1] to job[0]: complete, also after a power cut, or not."""
+    path, items = job
+
+    def records():
+        for index in items:
+            yield None, record(index)
+            if added:
+                added()
+
     temporary = path.with_name(path.name + ".tmp")
-    writer.ExampleWriter(FILE_FORMAT).write(
-        os.fspath(temporary), ((None, record) for record in records)
-    )
+    writer.ExampleWriter(FILE_FORMAT).write(os.fspath(temporary), records())
     with open(temporary, "rb") as file:
         os.fsync(file.fileno())
     os.replace(temporary, path)
