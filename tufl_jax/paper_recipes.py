@@ -68,8 +68,7 @@ def _data(c: ConfigDict, source: str, network: str) -> None:
     c.num_classes = {"synthia": 16, "gta5": 19}[source]  # [P]
     data.source.update(name=source, root=f"${source.upper()}", split="all")
     if network == "bisenet":  # images translated offline by CycleGAN [P]
-        folder = {"synthia": "RAND_CITYSCAPES/RGB", "gta5": "images"}[source]
-        data.source.images = folder + "_translated/{name}.png"
+        data.source.translated = f"runs/cyclegan_{source}/translated"
     # 19,997 unlabelled images for BiSeNet, the 2,975 of train for DeepLabV2 [P]
     split = "train_extra" if network == "bisenet" else "train"
     data.target.update(name="cityscapes", root="$CITYSCAPES", split=split)
@@ -150,7 +149,7 @@ def _labels_of_target(source: str, spec: dict) -> dict:
         spec |= {"split": "test", "stop": 0.5}
         return {"source": spec, "eval": {"start": 0.5}}
     spec = spec | {"name": "cityscapes", "root": "$CITYSCAPES", "split": "train"}
-    return {"source": spec | {"images": ""}}
+    return {"source": spec | {"translated": ""}}
 
 
 def run(source: str, name: str, network: str = "bisenet") -> ConfigDict:
