@@ -8,6 +8,8 @@ One command trains the translation, translates the source images and trains on t
 import pathlib
 import runpy
 
+from tufl_jax import presets
+
 
 def get_config():
     """The recipe of configs/demo.py with a style translation before it."""
@@ -24,14 +26,7 @@ def get_config():
                 "source": {"translated": "", "crop": (64, 128)},
                 "target": {"crop": (64, 128)},
             },
-            "optim": {
-                "momentum": 0.5,
-                "learning_rate": 2e-4,
-                "weight_decay": 0.0,
-                "power": 1.0,
-                "constant": 0.5,
-                "warmup_steps": 0,
-            },
+            "optim": presets.CYCLEGAN,
             "train": {"num_steps": 1500, "summary_every": 250},
         }
     return c

@@ -12,7 +12,7 @@ from PIL import Image
 
 from tests import replicas
 from tufl_jax import config as config_lib
-from tufl_jax import paper, paper_recipes, recipe, startup, steps, validation
+from tufl_jax import paper, paper_recipes, recipe, startup, validation
 from tufl_jax.errors import UserError
 from tufl_jax.train import train
 
@@ -68,9 +68,9 @@ def test_numbers_that_the_paper_gives():
     assert source.data.source.crop == (1000, 1000)
     assert source.data.source.batch_size == 12
     assert source.optim.learning_rate == 2.5e-4
-    assert "translated" in source.data.source.images
+    assert source.data.source.translated == "runs/cyclegan_gta5/translated"
     deep = get_config("gta5_source", "deeplab")
-    assert deep.data.source.images == "" and deep.data.target.split == "train"
+    assert deep.data.source.translated == "" and deep.data.target.split == "train"
 
 
 def test_released_config_is_valid():
@@ -175,6 +175,10 @@ def archives(tmp_path_factory):
 
 def shrunk(run, root):
     """A config of the paper at the size of the replicas, two steps long."""
+    if run.data.source.translated:
+        run.data.source.translated = str(
+            root / "synthia/RAND_CITYSCAPES/RGB_translated"
+        )
     for spec in (run.data.source, run.data.target, run.data.eval):
         spec.root = str(root / {"gta5": "gta5"}.get(spec.name, spec.name))
     for spec in (run.data.source, run.data.target):
@@ -195,7 +199,7 @@ def shrunk(run, root):
 
 def test_configs_train_on_replicas(archives, tmp_path):
     whole = get_config("synthia")
-    for stage in steps.STAGES:
+    for stage in whole.recipe:
         run = shrunk(recipe.resolve(whole, stage, tmp_path), archives)
         result = train(run, tmp_path / stage)
         assert result["step"] == 2

@@ -56,6 +56,47 @@ def recipe(source: str, network: str = "bisenet") -> ConfigDict:
     return c.lock()
 
 
+def with_style(source: str) -> ConfigDict:
+    """BiSeNet's recipe from 'synthia' or 'gta5', and before it the run 'cyclegan'.
+
+    That run trains the style translation, on whose images the others then train.
+    """
+    c = recipe(source)
+    c.data.source.translated = "cyclegan"
+    c.recipe = ("cyclegan", *c.recipe)
+    with c.unlocked():
+        c.runs.cyclegan = _style(source)
+    return c.lock()
+
+
+def style(source: str) -> ConfigDict:
+    """The run 'cyclegan' of `with_style` as a config of its own."""
+    return config_lib.run_config(with_style(source), "cyclegan").lock()
+
+
+def _style(source: str) -> dict:
+    """What the run of a style translation changes.
+
+    The paper does not say how its translation was trained. Sizes and length are those
+    that BDL gives for GTA5 [BDL], the losses those of CycleGAN's publication.
+    """
+    # Width 1024 with the aspect kept, crops of 452 x 452, batches of 4 [BDL]
+    resize = {"synthia": (608, 1024), "gta5": (564, 1024)}[source]
+    view = {"crop": (452, 452), "scales": (1.0,), "batch_size": 4}
+    # 10 epochs of the source and 10 of linear decay [BDL]
+    num_steps = {"synthia": 47_000, "gta5": 124_830}[source]
+    return {
+        "stage": "cyclegan",
+        "data": {
+            "source": {"translated": "", "resize": resize, **view},
+            # The 2,975 of train, as others translate to
+            "target": {"split": "train", "resize": (512, 1024), **view},
+        },
+        "optim": presets.CYCLEGAN,
+        "train": {"num_steps": num_steps},
+    }
+
+
 def _data(c: ConfigDict, source: str, network: str) -> None:
     """The data sets, and how many classes they share."""
     data = c.data

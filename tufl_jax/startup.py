@@ -218,7 +218,7 @@ def start_state(
     if teacher is not None:
         _, teacher = load_run(config, teacher, "teacher.run", config.teacher.run)
     bank = first_bank(config, donors) if donors is not None else None
-    new = _create(
+    new = new_state(
         config,
         optimizer,
         initial_variables(config, model),
@@ -249,14 +249,17 @@ def abstract_state(config: ConfigDict, model: nn.Module, optimizer) -> state.Tra
             "available": jax.ShapeDtypeStruct(lead, np.bool_),
         }
     return jax.eval_shape(
-        lambda v, t, d: _create(config, optimizer, v, teacher=t, donors=d),
+        lambda v, t, d: new_state(config, optimizer, v, teacher=t, donors=d),
         models.shapes(model),
         teacher,
         bank,
     )
 
 
-def _create(config, optimizer, variables, *, teacher, donors) -> state.TrainState:
+def new_state(
+    config: ConfigDict, optimizer, variables, *, teacher=None, donors=None
+) -> state.TrainState:
+    """The state before the first step; the arguments are those of state.create."""
     if config.stage == "cyclegan":
         crop = tuple(config.data.source.crop)
         donors = {
