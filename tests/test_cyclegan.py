@@ -29,7 +29,7 @@ def golden(name):
 def small_config(**changes):
     """A style translation of 32 x 48 crops with a pool that fills at once."""
     config = tiny_config("cyclegan")
-    config.style.update(width=4, blocks=1, pool=5, samples=2)
+    config.style.update(width=4, blocks=0, pool=5, samples=2)
     config.optim.update(name="adamw", momentum=0.5, weight_decay=0.0, warmup_steps=0)
     config.optim.update(learning_rate=2e-4, power=1.0, constant=0.5)
     config.train.update(num_steps=4, log_every=1, summary_every=2)

@@ -236,7 +236,7 @@ def test_a_run_of_another_style_is_refused(tmp_path):
     (tmp_path / "config.json").write_text(content)
     workdirs.check_style(config, tmp_path)
     config.style.blocks = 9
-    with pytest.raises(UserError, match="style.blocks: 1 there, 9 here"):
+    with pytest.raises(UserError, match="style.blocks: 0 there, 9 here"):
         workdirs.check_style(config, tmp_path)
 
 

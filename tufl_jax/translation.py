@@ -25,6 +25,7 @@ from tufl_jax.steps import cyclegan
 
 FOLDER = "translated"  # in the workdir of a run
 SHEET_ROWS = 6
+KINDS = ("translated", "cycle", "identity")  # of a sample
 
 
 class NetworkStyle:
@@ -335,11 +336,11 @@ class Samples:
                 errors[f"{kind}_{domain}"] = float(error.mean())
         for domain, images in self._images.items():
             for i, image in enumerate(images):
-                new = (np.rint(x[i]).astype(np.uint8) for x in made[domain].values())
-                rows.append([image, *new])
+                new = (np.rint(made[domain][kind][i]) for kind in KINDS)
+                rows.append([image, *(x.astype(np.uint8) for x in new)])
                 titles.append(domain)
         if jax.process_index() == 0:
-            columns = ["image", *made["source"]]
+            columns = ["image", *KINDS]
             sheet = pictures.contact_sheet(rows, columns, row_titles=titles)
             pictures.save_png(sheet, self._path)
         return SampleErrors(errors)
@@ -355,7 +356,6 @@ def _there_and_back(model, params, images: dict) -> dict:
     for domain, other in cyclegan.OTHER.items():
         real = cyclegan.scaled(images[domain])
         new = to(other, real)
-        made = {"translated": new, "cycle": to(domain, new)}
-        made["identity"] = to(domain, real)
-        result[domain] = {kind: cyclegan.pixels(x) for kind, x in made.items()}
+        made = (new, to(domain, new), to(domain, real))
+        result[domain] = dict(zip(KINDS, map(cyclegan.pixels, made), strict=True))
     return result

@@ -70,8 +70,7 @@ def loss_fn(params, state, batch, keys, ctx: Context):
             state.donors[domain],
             axis_name=ctx.axis_name,
         )
-    discriminator = 0.5 * total(lambda d: (judge(ctx, params, real[d], d) - 1) ** 2)
-    discriminator += 0.5 * total(lambda d: judge(ctx, params, shown[d], d) ** 2)
+    discriminator = total(lambda d: critic_loss(ctx, params, real[d], shown[d], d))
     loss = adversarial + style.lambda_cycle * (cycle + style.lambda_identity * identity)
     loss += style.lambda_semantic * semantic + discriminator
     values = (loss, adversarial, cycle, identity, semantic, discriminator)
@@ -104,6 +103,13 @@ def translate(ctx: Context, params, images, domain: str) -> jax.Array:
 def judge(ctx: Context, params, images, domain: str) -> jax.Array:
     """f32[B, h, w, 1]: how much patches look like those of `domain`."""
     return ctx.model.apply({"params": params}, images, domain, method="judge")
+
+
+def critic_loss(ctx: Context, params, real, shown, domain: str) -> jax.Array:
+    """Squared errors f32[] of a discriminator: half of real, half of other images."""
+    scores = judge(ctx, params, jnp.concatenate([real, shown]), domain)
+    ours, others = jnp.split(scores, [len(real)])
+    return (jnp.mean((ours - 1) ** 2) + jnp.mean(others**2)) / 2
 
 
 def meaning(ctx: Context, teacher, before, after) -> jax.Array:
