@@ -254,7 +254,6 @@ def measure(calls: dict, rounds: int) -> dict:
     times = {name: [] for name in calls}
     for call in calls.values():
         call()
-        call()
     for _ in range(rounds):
         for name, call in calls.items():
             start, used = time.perf_counter(), time.process_time()

@@ -34,7 +34,7 @@ def small_config(**changes):
     config.optim.update(learning_rate=2e-4, power=1.0, constant=0.5)
     config.train.update(num_steps=4, log_every=1, summary_every=2)
     for spec in (config.data.source, config.data.target):
-        spec.update(crop=SIZE, size=SIZE, batch_size=4, length=6)
+        spec.update(crop=SIZE, size=(32, 64), batch_size=4, length=6)
     for key, value in changes.items():
         section, name = key.split("__")
         config[section][name] = value
