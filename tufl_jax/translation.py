@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 from absl import logging
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
@@ -179,7 +180,12 @@ def translate_source(
             "resize": spec.resize and list(spec.resize),
             "tile": config.style.tile and [*config.style.tile, config.style.overlap],
         }
-    _claim(folder, made)
+    # The first process writes it down before any other looks or makes an image.
+    if jax.process_index() == 0:
+        _claim(folder, made)
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("claimed")
+        _claim(folder, made)
     write_set(source, style, folder, num_threads=config.data.num_threads)
     if jax.process_index() == 0:
         sheet = folder.with_name(folder.name + ".png")
@@ -200,7 +206,7 @@ def _claim(folder: pathlib.Path, made: dict) -> None:
             f"there, {made.get(changed[0])} here): choose another --output, or delete "
             f"it and {path.name}"
         )
-    if there is None and jax.process_index() == 0:
+    if there is None:
         path.parent.mkdir(parents=True, exist_ok=True)
         evaluation.write_json(path, made)
 
