@@ -23,10 +23,10 @@ def get_config():
         c.runs.cyclegan = {
             "stage": "cyclegan",
             "data": {
-                "source": {"translated": "", "crop": (64, 128)},
-                "target": {"crop": (64, 128)},
+                "source": {"translated": "", "crop": (64, 128), "batch_size": 1},
+                "target": {"crop": (64, 128), "batch_size": 1},
             },
             "optim": presets.CYCLEGAN,
-            "train": {"num_steps": 1500, "summary_every": 250},
+            "train": {"num_steps": 700, "summary_every": 350},
         }
     return c
