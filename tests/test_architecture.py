@@ -17,13 +17,13 @@ FLOORS = (
     {"", "errors", "labels", "config", "validation"},
     {"presets", "paper_recipes", "paper"},
     {"ops"},
-    {"losses", "thresholds", "mixing", "augment", "metrics"},
+    {"losses", "thresholds", "mixing", "augment", "metrics", "fourier", "pool"},
     {"models"},
     {"data"},
     {"state", "optim", "checkpoint", "events", "writer", "pictures"},
     {"steps"},
     {"journal", "export", "windows", "inference", "evaluation"},
-    {"startup", "workdir", "train", "cost"},
+    {"startup", "workdir", "train", "cost", "translation"},
 )
 COMMANDS = len(FLOORS)
 NEVER_AT_IMPORT = {"tensorflow", "torch"}

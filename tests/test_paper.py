@@ -63,9 +63,9 @@ def test_numbers_that_the_paper_gives():
     assert source.data.source.crop == (1000, 1000)
     assert source.data.source.batch_size == 12
     assert source.optim.learning_rate == 2.5e-4
-    assert "translated" in source.data.source.images
+    assert source.data.source.translated == "runs/cyclegan_gta5/translated"
     deep = get_config("gta5_source", "deeplab")
-    assert deep.data.source.images == "" and deep.data.target.split == "train"
+    assert deep.data.source.translated == "" and deep.data.target.split == "train"
 
 
 def test_released_config_is_valid():

@@ -108,6 +108,10 @@ def archives(tmp_path_factory):
 
 def shrunk(run, root):
     """A config of the paper at the size of the replicas, two steps long."""
+    source = run.data.source
+    if source.translated:
+        folder = {"synthia": "RAND_CITYSCAPES/RGB", "gta5": "images"}[source.name]
+        source.translated = str(root / source.name / f"{folder}_translated")
     for spec in (run.data.source, run.data.target, run.data.eval):
         spec.root = str(root / spec.name)
     for spec in (run.data.source, run.data.target):

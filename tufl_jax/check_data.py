@@ -21,7 +21,7 @@ import sys
 from absl import app, flags
 from ml_collections import ConfigDict
 
-from tufl_jax import cli, evaluation, labels, pictures
+from tufl_jax import cli, evaluation, labels, pictures, validation
 from tufl_jax import config as config_lib
 from tufl_jax.data import files, inspection, layouts
 from tufl_jax.data.inspection import Problem, Report
@@ -43,7 +43,7 @@ OUTPUT = flags.DEFINE_string("output", "check_data", "Folder for report and pict
 # The fields that decide which files are read, and how.
 _FILES = (
     *("name", "format", "root", "split", "city", "annotation", "images", "labels"),
-    *("ids", "other_ids", "start", "stop"),
+    *("ids", "other_ids", "start", "stop", "translated"),
 )
 _NUM_CLASSES = {"synthia": 16, "crosscity": 13}  # that a data set can have
 _SHOWN = 10  # problems of one kind; the report has all
@@ -89,15 +89,18 @@ def of_config(config: ConfigDict) -> list[tuple]:
         spec = ConfigDict(run.data[domain].to_dict())
         if spec.name not in layouts.LAYOUTS:
             continue
-        if domain == "target" and run.stage == "source":
+        segments = run.stage in validation.SEGMENTATION
+        if domain not in (*config_lib.domains(run), *["eval"] * segments):
             continue
-        spec.root = config_lib.expand(spec.root, key=f"data.{domain}.root")
+        for key in ("root", "translated"):
+            spec[key] = config_lib.expand(spec[key], key=f"data.{domain}.{key}")
         key = str([spec[key] for key in _FILES])
         domains, _, _, needed = found.get(key, ([], None, None, False))
         if domain not in domains:
             domains = [*domains, domain]
         classes = labels.of_config(run)
-        found[key] = [domains, spec, classes, needed or domain != "target"]
+        needed |= segments and domain != "target"
+        found[key] = [domains, spec, classes, needed]
     if not found:
         raise UserError(
             "this config reads no folders here: the built-in streets need no check"
@@ -110,6 +113,8 @@ def of_config(config: ConfigDict) -> list[tuple]:
 
 def _title(domains: list[str], spec: ConfigDict) -> str:
     words = [spec.name, spec.city, spec.split, "of", pathlib.Path(spec.root).name]
+    if spec.translated:
+        words.append(f"in the style of {spec.translated}")
     if (spec.start, spec.stop) != (0.0, 1.0):
         words.append(f"from {spec.start} to {spec.stop}")
     return f"{', '.join(domains)}: {' '.join(filter(None, words))}"

@@ -25,6 +25,9 @@ MACHINE_KEYS = (
     "data.source.format",
     "data.target.format",
     "data.eval.format",
+    "data.source.translated",
+    "data.target.translated",
+    "data.eval.translated",
     "init.run",
     "init.pretrained",
     "teacher.run",
@@ -54,6 +57,9 @@ def _dataset(**changes) -> ConfigDict:
             # data set needs them only where its folders were rearranged.
             images="",
             labels="",
+            # Folder of {name}.png (or .jpg) that replace the images, such as the one
+            # that python -m tufl_jax.translate writes; labels and names stay
+            translated="",
             # Pairs (raw id of the label files, class name or ''), instead of the data
             # set's own table; folder: empty if the files hold class indices
             ids=(),
@@ -91,7 +97,7 @@ def _training_dataset(**changes) -> ConfigDict:
 def base() -> ConfigDict:
     """The full schema, locked. Defaults: BiSeNet, SYNTHIA sizes, stage 'source'."""
     c = ConfigDict()
-    c.stage = "source"  # source | stage1 | stage2
+    c.stage = "source"  # source | stage1 | stage2 | cyclegan
     c.seed = 0
     c.num_classes = 19  # 19, 16 (SYNTHIA) or 13 (Cross-City), or that of c.classes
     c.classes = ConfigDict()  # empty: the Cityscapes classes that num_classes means
@@ -135,7 +141,9 @@ def base() -> ConfigDict:
     c.init.run = ""  # workdir whose last checkpoint gives params and statistics
     c.init.pretrained = ""  # weights file (.npz, .safetensors, .pth) for the backbone
     c.teacher = ConfigDict()
-    c.teacher.run = ""  # stage2: workdir of the stage-1 network (pseudo-labels)
+    # stage2: workdir of the stage-1 network (pseudo-labels); cyclegan with
+    # style.lambda_semantic: of a run with the network of config.model
+    c.teacher.run = ""
 
     c.data = ConfigDict()
     c.data.source = _training_dataset()
@@ -146,6 +154,9 @@ def base() -> ConfigDict:
 
     c.augment = ConfigDict()
     c.augment.source = True  # colour jitter, shadow, noise, blur on the source [R]
+    # beta of Fourier domain adaptation: before that, source images get the lowest
+    # frequencies of the batch's target images; published 0.01 to 0.09; 0: off [P]
+    c.augment.fourier = 0.0
     c.augment.rotation = 30.0  # degrees, target views [R]
     c.augment.shear = 5.0  # degrees [R]
     c.augment.scale = (0.8, 1.2)  # [R]
@@ -219,6 +230,20 @@ def base() -> ConfigDict:
     c.mixing.confidence = 0.968  # [R]
     c.mixing.strong = True  # the strong colour chain on the mixed image [R]
 
+    c.style = ConfigDict()  # stage cyclegan; values of its publication
+    c.style.width = 64  # channels of the first layer
+    c.style.blocks = 9  # residual blocks of a generator
+    c.style.lambda_cycle = 10.0
+    c.style.lambda_identity = 0.5  # times lambda_cycle; 0: not computed
+    # Of keeping what config.teacher.run sees in an image (CyCADA), 0: not computed
+    c.style.lambda_semantic = 0.0
+    c.style.pool = 50  # earlier translations that discriminators may see; 0: none
+    c.style.samples = 4  # images of each domain in samples.png and evaluation.json
+    # (height, width) in pixels that are translated at a time, blended over `overlap`
+    # pixels; None: whole images
+    c.style.tile = config_dict.placeholder(tuple)
+    c.style.overlap = 64
+
     c.optim = ConfigDict()
     c.optim.name = "sgd"  # [P]; 'adamw' for short trainings from random weights
     c.optim.learning_rate = 2.5e-4  # [P], source; 0.5e-5 in stages 1 and 2
@@ -233,6 +258,7 @@ def base() -> ConfigDict:
     c.optim.warmup_steps = 100  # [P]; 0 in published commands, 0.05 num_steps else [R]
     c.optim.warmup_start = 1e-5  # exponential from here [R]; 0: linear from 0
     c.optim.power = 0.9  # poly schedule [P]
+    c.optim.constant = 0.0  # share of the steps before it begins; CycleGAN: 0.5
 
     c.train = ConfigDict()
     c.train.num_steps = 20_000  # [P]
@@ -282,6 +308,12 @@ def run_config(config: ConfigDict, name: str) -> ConfigDict:
     for key, value in flatten(changes):
         set_key(run, key, value)
     return run
+
+
+def domains(config: ConfigDict) -> tuple[str, ...]:
+    """The image sets whose images a training step reads."""
+    alone = config.stage == "source" and not config.augment.fourier
+    return ("source",) if alone else ("source", "target")
 
 
 def flatten(tree: dict, prefix: str = "") -> Iterator[tuple[str, object]]:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from tufl_jax import config as config_lib
 from tufl_jax import models, startup, steps
 from tufl_jax.steps import common
 from tufl_jax.steps import step as step_lib
@@ -63,8 +64,7 @@ def program_memory(compiled) -> int:
 def abstract_batch(config: ConfigDict) -> dict:
     """The shapes of one batch of config.stage."""
     batch = {}
-    domains = ["source"] if config.stage == "source" else ["source", "target"]
-    counts = {name: config.data[name].batch_size for name in domains}
+    counts = {name: config.data[name].batch_size for name in config_lib.domains(config)}
     if config.stage == "stage2":
         counts["donor"] = config.mixing.donors_per_step
         batch["donor_class"] = jax.ShapeDtypeStruct((counts["donor"],), np.int32)

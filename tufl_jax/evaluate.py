@@ -77,7 +77,7 @@ def evaluate_file(config: ConfigDict) -> tuple[dict, str]:
         raise UserError("--weights takes no --workdir, and --run only of a recipe")
     if RUN.value:
         config = config_lib.run_config(config, RUN.value)
-    validation.validate(config)
+    check_stage(config)
     path = pathlib.Path(WEIGHTS.value)
     model = startup.build_model(config)
     variables = pretrained.load_network(str(path), model)
@@ -93,6 +93,16 @@ def evaluate_file(config: ConfigDict) -> tuple[dict, str]:
     return {path.name: result}, ""
 
 
+def check_stage(config: ConfigDict) -> None:
+    """Raise UserError for values that cannot work, or a run without classes."""
+    validation.validate(config)
+    if config.stage not in validation.SEGMENTATION:
+        raise UserError(
+            f"stage {config.stage} has no classes to evaluate: look at the samples.png "
+            "of its workdir, and train on what python -m tufl_jax.translate makes of it"
+        )
+
+
 def evaluate_run(config: ConfigDict) -> tuple[dict, str]:
     """{name: result} of the run's last step and, if it is kept, its best; a remark."""
     workdir = pathlib.Path(WORKDIR.value or f"runs/{cli.config_name()}")
@@ -102,7 +112,7 @@ def evaluate_run(config: ConfigDict) -> tuple[dict, str]:
             raise UserError(f"this config is a recipe: say --run, one of {names}")
         config = recipe.resolve(config, RUN.value, workdir)
         workdir = workdir / RUN.value
-    validation.validate(config)
+    check_stage(config)
     output = None if UNLABELLED.value else OUTPUT.value
     as_trained = workdirs.check_evaluation(config, workdir, output)
     source = startup.open_dataset(config, "eval", labelled=not UNLABELLED.value)

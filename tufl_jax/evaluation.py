@@ -41,10 +41,30 @@ class Evaluation:
         """The content of evaluation.json."""
         return {
             "step": step,
-            **metrics.summary(self.confusion, self.class_names),
+            **self._summary(),
             "checkpoint": checkpoint,
             "label_size": self.label_size and list(self.label_size),
         }
+
+    def headline(self) -> str:
+        """The result in a few words."""
+        return f"mIoU {100 * self._summary()['miou']:.1f}"
+
+    def scalars(self) -> dict[str, float]:
+        """What the logs show."""
+        summary = self._summary()
+        keys = ("miou_16", "miou_13", *metrics.MEANS)
+        means = {key: summary[key] for key in keys if key in summary}
+        known = {k: v for k, v in summary["iou"].items() if v is not None}
+        return means | {f"iou/{name}": value for name, value in known.items()}
+
+    def best(self, log: pathlib.Path, step: int) -> dict:
+        """{'best': `best_step`} of the run with this metrics.jsonl and last step."""
+        last = {"step": step, "miou": self._summary()["miou"]}
+        return {"best": best_step(log, last)}
+
+    def _summary(self) -> dict:
+        return metrics.summary(self.confusion, self.class_names)
 
 
 class Evaluator:

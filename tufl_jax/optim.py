@@ -14,8 +14,11 @@ def learning_rate_schedule(
     warmup_steps: int = 0,
     warmup_start: float = 0.0,
     power: float = 0.9,
+    constant_steps: int = 0,
 ) -> optax.Schedule:
-    """Warm-up, then base * (1 - (t - warmup) / (num_steps - warmup))^power.
+    """Warm-up, then base * (1 - (t - begin) / (num_steps - begin))^power.
+
+    The decay begins at the end of the warm-up, or at `constant_steps` if that is later.
 
     The paper fixes the poly part (section IV-C). Its warm-up has no formula; the
     release goes exponentially from `warmup_start` to `base`. A `warmup_start` of 0
@@ -27,16 +30,19 @@ def learning_rate_schedule(
       warmup_steps: last step of the warm-up; 0 for none.
       warmup_start: rate at step 0; may exceed `base`, as in the release.
       power: exponent of the decay.
+      constant_steps: step until which the rate stays at `base`.
 
     Returns:
       step i32[] -> f32[].
     """
     if num_steps <= warmup_steps:
         raise ValueError(f"{num_steps} steps are not more than {warmup_steps} warm-up")
+    # Steps of decay; without any, the rate is constant to the end.
+    decay = max(num_steps - max(warmup_steps, constant_steps), 1)
 
     def schedule(step):
         step = jnp.asarray(step, jnp.float32)
-        left = (num_steps - step) / (num_steps - warmup_steps)
+        left = (num_steps - step) / decay
         poly = base * jnp.clip(left, 0.0, 1.0) ** power
         if warmup_steps == 0:
             return poly

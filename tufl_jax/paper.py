@@ -81,7 +81,7 @@ def _compared(network: str, metrics: Mapping[str, str]) -> dict[str, Row]:
         for name in ("shannon", "maximum", "confidence", "neutral")
     }
     return {
-        "no_translation": row("source", {"data.source.images": ""}),
+        "no_translation": row("source", {"data.source.translated": ""}),
         "baseline": row("source", method="Baseline (IST)"),
         **entropies,
         "stage1": row("stage1", method="Ours(stage 1)"),
@@ -278,13 +278,14 @@ def recipe_of(
             raise UserError(f"the base recipe has no run '{entry.stage}' for {row}")
         chosen[row] = _add_run(config, runs, entry)
     needed = set(chosen.values())
+    needed |= {config.data.source.translated} & runs.keys()
     for _ in range(2):  # stage 2 needs stage 1, which needs the source
         for run in list(needed):
             others = dict(config_lib.flatten(runs[run]))
             found = {others.get("init.run"), others.get("teacher.run")}
             needed |= found & runs.keys()
     # What others build on first, the oracle after the source.
-    place = {"source": 0, "oracle": 1, "stage1": 2, "stage2": 3}
+    place = {"cyclegan": -1, "source": 0, "oracle": 1, "stage1": 2, "stage2": 3}
     order = [run for run in runs if run in needed]
     order.sort(key=lambda run: place.get(run, place[runs[run]["stage"]]))
     with config.unlocked():

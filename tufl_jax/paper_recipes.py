@@ -56,6 +56,47 @@ def recipe(source: str, network: str = "bisenet") -> ConfigDict:
     return c.lock()
 
 
+def with_style(source: str) -> ConfigDict:
+    """BiSeNet's recipe from 'synthia' or 'gta5', and before it the run 'cyclegan'.
+
+    That run trains the style translation, on whose images the others then train.
+    """
+    c = recipe(source)
+    c.data.source.translated = "cyclegan"
+    c.recipe = ("cyclegan", *c.recipe)
+    with c.unlocked():
+        c.runs.cyclegan = _style(source)
+    return c.lock()
+
+
+def style(source: str) -> ConfigDict:
+    """The run 'cyclegan' of `with_style` as a config of its own."""
+    return config_lib.run_config(with_style(source), "cyclegan").lock()
+
+
+def _style(source: str) -> dict:
+    """What the run of a style translation changes.
+
+    The paper does not say how its translation was trained. Sizes and length are those
+    that BDL gives for GTA5 [BDL], the losses those of CycleGAN's publication.
+    """
+    # Width 1024 with the aspect kept, crops of 452 x 452, batches of 4 [BDL]
+    resize = {"synthia": (608, 1024), "gta5": (564, 1024)}[source]
+    view = {"crop": (452, 452), "scales": (1.0,), "batch_size": 4}
+    # 10 epochs of the source and 10 of linear decay [BDL]
+    num_steps = {"synthia": 47_000, "gta5": 124_830}[source]
+    return {
+        "stage": "cyclegan",
+        "data": {
+            "source": {"translated": "", "resize": resize, **view},
+            # The 2,975 of train, as others translate to
+            "target": {"split": "train", "resize": (512, 1024), **view},
+        },
+        "optim": presets.CYCLEGAN,
+        "train": {"num_steps": num_steps},
+    }
+
+
 def _data(c: ConfigDict, source: str, network: str) -> None:
     """The data sets, and how many classes they share."""
     data = c.data
@@ -68,8 +109,7 @@ def _data(c: ConfigDict, source: str, network: str) -> None:
     c.num_classes = {"synthia": 16, "gta5": 19}[source]  # [P]
     data.source.update(name=source, root=f"${source.upper()}", split="all")
     if network == "bisenet":  # images translated offline by CycleGAN [P]
-        folder = {"synthia": "RAND_CITYSCAPES/RGB", "gta5": "images"}[source]
-        data.source.images = folder + "_translated/{name}.png"
+        data.source.translated = f"runs/cyclegan_{source}/translated"
     # 19,997 unlabelled images for BiSeNet, the 2,975 of train for DeepLabV2 [P]
     split = "train_extra" if network == "bisenet" else "train"
     data.target.update(name="cityscapes", root="$CITYSCAPES", split=split)
@@ -150,7 +190,7 @@ def _labels_of_target(source: str, spec: dict) -> dict:
         spec |= {"split": "test", "stop": 0.5}
         return {"source": spec, "eval": {"start": 0.5}}
     spec = spec | {"name": "cityscapes", "root": "$CITYSCAPES", "split": "train"}
-    return {"source": spec | {"images": ""}}
+    return {"source": spec | {"translated": ""}}
 
 
 def run(source: str, name: str, network: str = "bisenet") -> ConfigDict:

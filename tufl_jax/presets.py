@@ -10,6 +10,17 @@ from ml_collections import ConfigDict
 from tufl_jax import config as config_lib
 from tufl_jax import labels
 
+# Adam at 2e-4, constant for half of the steps, then falling linearly to 0.
+CYCLEGAN = {
+    "name": "adamw",
+    "momentum": 0.5,
+    "weight_decay": 0.0,
+    "learning_rate": 2e-4,
+    "warmup_steps": 0,
+    "power": 1.0,
+    "constant": 0.5,
+}
+
 
 def single(
     recipe: ConfigDict, name: str, *, folder: str, variant: str = ""

@@ -16,6 +16,7 @@ from tufl_jax import (
     pictures,
     startup,
     train,
+    translation,
     validation,
 )
 from tufl_jax import workdir as workdirs
@@ -38,7 +39,10 @@ def run_recipe(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, dic
     workdir = pathlib.Path(workdir)
     results = dict(train_runs(config, workdir))
     runs = {name: resolve(config, name, workdir) for name in config.recipe}
-    sheet = contact_sheet(runs, workdir)
+    segmenting = {
+        name: run for name, run in runs.items() if run.stage in validation.SEGMENTATION
+    }
+    sheet = contact_sheet(segmenting, workdir)
     if jax.process_index() == 0:
         table = results_table(results)
         pictures.write_atomically(workdir / "results.txt", table.encode())
@@ -54,13 +58,31 @@ def train_runs(config: ConfigDict, workdir: pathlib.Path) -> Iterator[tuple[str,
       UserError: as `run_recipe`.
     """
     runs = {name: resolve(config, name, workdir) for name in config.recipe}
+    # {folder of translated images that a run reads: the run that makes them}
+    folders = {str(workdir / name / translation.FOLDER): name for name in runs}
+    read = {run.data.source.translated for run in runs.values()}
+    made = {folder: name for folder, name in folders.items() if folder in read}
     for name, run in runs.items():
         validation.validate(run)
         workdirs.check_workdir(run, workdir / name)
-        startup.open_data(run)
+        startup.open_data(_as_it_is(run, made))
     for name, run in runs.items():
         logging.info("recipe: %s (%s)", name, workdir / name)
-        yield name, train.train(run, workdir / name)
+        result = train.train(run, workdir / name)
+        if name in made.values():
+            translation.translate_source(
+                run, workdir / name, workdir / name / translation.FOLDER
+            )
+        yield name, result
+
+
+def _as_it_is(run: ConfigDict, made: dict[str, str]) -> ConfigDict:
+    """The run without the translated images that the recipe makes only later."""
+    if run.data.source.translated not in made:
+        return run
+    run = ConfigDict(run.to_dict())
+    run.data.source.translated = ""
+    return run
 
 
 def resolve(config: ConfigDict, name: str, workdir: pathlib.Path) -> ConfigDict:
@@ -69,11 +91,22 @@ def resolve(config: ConfigDict, name: str, workdir: pathlib.Path) -> ConfigDict:
     for section in (run.init, run.teacher):
         if section.run in config.recipe:
             section.run = str(workdir / section.run)
+    source = run.data.source
+    if source.translated in config.recipe:
+        source.translated = str(workdir / source.translated / translation.FOLDER)
     return run
 
 
 def results_table(results: dict[str, dict]) -> str:
-    """IoU of every class and the means, in points, one column per run."""
+    """IoU of every class and the means, in points, one column per run.
+
+    A run without classes has a line of its own below.
+    """
+    others = {name: result for name, result in results.items() if "iou" not in result}
+    notes = [f"{name}: {style_line(result)}" for name, result in others.items()]
+    results = {name: r for name, r in results.items() if name not in others}
+    if not results:
+        return "\n".join(notes)
     first = next(iter(results.values()))
     means = [key for key in metrics.MEANS if key in first]
     classes = list(first["iou"])
@@ -83,8 +116,15 @@ def results_table(results: dict[str, dict]) -> str:
     }
     size = first["label_size"]
     size = f"{size[0]} x {size[1]} pixels" if size else "each image's own size"
-    notes = [*(metrics.FAMILIES if len(means) > 1 else ()), f"labels: {size}"]
+    families = metrics.FAMILIES if len(means) > 1 else ()
+    notes = [*families, f"labels: {size}", *notes]
     return "\n".join([pictures.text_table(classes + means, columns), "", *notes])
+
+
+def style_line(result: dict) -> str:
+    """The errors of a style translation in one line."""
+    errors = (f"{k} {v:.1f}" for k, v in result.items() if isinstance(v, float))
+    return f"mean error of 255 at step {result['step']}: {', '.join(errors)}"
 
 
 def contact_sheet(runs: dict[str, ConfigDict], workdir: pathlib.Path) -> Image.Image:

@@ -13,11 +13,12 @@ from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
 from tufl_jax import config as config_lib
-from tufl_jax import labels, models, optim, state, steps
+from tufl_jax import labels, models, optim, pool, state, steps, validation
 from tufl_jax.checkpoint import Checkpoints
 from tufl_jax.data import longtail, pipeline, sources, transforms
 from tufl_jax.errors import UserError
 from tufl_jax.models import pretrained
+from tufl_jax.models.cyclegan import CycleGAN
 from tufl_jax.steps import step as step_lib
 
 
@@ -29,10 +30,10 @@ def usable_devices(config: ConfigDict) -> list[jax.Device]:
     Raises:
       UserError: a batch does not split over the processes.
     """
-    sizes = [config.data.source.batch_size]
-    if config.stage != "source":
-        sizes.append(config.data.target.batch_size)
-    sizes = [size // config.train.accumulate for size in sizes]
+    sizes = [
+        config.data[domain].batch_size // config.train.accumulate
+        for domain in config_lib.domains(config)
+    ]
     processes, devices = jax.process_count(), jax.devices()
     common = math.gcd(*sizes)
     if common % processes:
@@ -60,7 +61,8 @@ def open_dataset(config: ConfigDict, domain: str, *, labelled: bool):
     The classes are the config's, for 'eval' those of `labels.ground_truth_of_config`.
     """
     spec = ConfigDict(config.data[domain].to_dict())
-    spec.root = config_lib.expand(spec.root, key=f"data.{domain}.root")
+    for key in ("root", "translated"):
+        spec[key] = config_lib.expand(spec[key], key=f"data.{domain}.{key}")
     # Every seed is judged on the same images.
     judged = domain == "eval"
     classes = labels.ground_truth_of_config if judged else labels.of_config
@@ -73,12 +75,12 @@ def open_dataset(config: ConfigDict, domain: str, *, labelled: bool):
 
 
 def open_data(config: ConfigDict) -> dict:
-    """The sources a stage needs: 'source', 'eval' and, but for 'source', 'target'."""
-    data = {
-        "source": open_dataset(config, "source", labelled=True),
-        "eval": open_dataset(config, "eval", labelled=True),
-    }
-    if config.stage != "source":
+    """The sources a stage needs of 'source', 'target' and 'eval'."""
+    segments = config.stage in validation.SEGMENTATION
+    data = {"source": open_dataset(config, "source", labelled=segments)}
+    if segments:
+        data["eval"] = open_dataset(config, "eval", labelled=True)
+    if "target" in config_lib.domains(config):
         data["target"] = open_dataset(config, "target", labelled=False)
     return data
 
@@ -136,7 +138,22 @@ def open_batches(
 
 
 def build_model(config: ConfigDict) -> nn.Module:
-    """The network of config.model; UserError for an option that it lacks."""
+    """The network that config.stage trains; UserError for an option that it lacks."""
+    if config.stage in validation.SEGMENTATION:
+        return build_segmentation(config)
+    dtype = np.dtype(config.model.dtype)
+    return CycleGAN(config.style.width, config.style.blocks, dtype)
+
+
+def build_teacher(config: ConfigDict, model: nn.Module) -> nn.Module | None:
+    """The network of the state's frozen teacher; None where a stage has none."""
+    if config.stage == "cyclegan" and config.style.lambda_semantic:
+        return build_segmentation(config)
+    return model if config.stage == "stage2" else None
+
+
+def build_segmentation(config: ConfigDict) -> nn.Module:
+    """The network of config.model."""
     names = (
         "aux_heads",
         "activation",
@@ -164,6 +181,7 @@ def build_optimizer(config: ConfigDict, model: nn.Module):
         warmup_steps=config.optim.warmup_steps,
         warmup_start=config.optim.warmup_start,
         power=config.optim.power,
+        constant_steps=round(config.optim.constant * config.train.num_steps),
     )
     optimizer = optim.OPTIMIZERS[config.optim.name](
         schedule,
@@ -196,11 +214,11 @@ def start_state(
             abstract_state(config, model, optimizer),
         )
         return checkpoints.restore(like)
-    teacher = None
-    if config.stage == "stage2":
-        _, teacher = load_run(config, model, "teacher.run", config.teacher.run)
+    teacher = build_teacher(config, model)
+    if teacher is not None:
+        _, teacher = load_run(config, teacher, "teacher.run", config.teacher.run)
     bank = first_bank(config, donors) if donors is not None else None
-    new = _create(
+    new = new_state(
         config,
         optimizer,
         initial_variables(config, model),
@@ -219,10 +237,10 @@ def first_bank(config: ConfigDict, donors: longtail.Donors) -> dict:
 
 def abstract_state(config: ConfigDict, model: nn.Module, optimizer) -> state.TrainState:
     """The TrainState's shapes and dtypes, without reading or computing anything."""
-    variables = models.shapes(model)
-    teacher = bank = None
+    teacher, bank = build_teacher(config, model), None
+    if teacher is not None:
+        teacher = models.shapes(teacher)
     if config.stage == "stage2":
-        teacher = variables
         lead = (config.num_classes, config.mixing.donors_per_class)
         crop = tuple(config.data.source.crop)
         bank = {
@@ -231,14 +249,23 @@ def abstract_state(config: ConfigDict, model: nn.Module, optimizer) -> state.Tra
             "available": jax.ShapeDtypeStruct(lead, np.bool_),
         }
     return jax.eval_shape(
-        lambda v, t, d: _create(config, optimizer, v, teacher=t, donors=d),
-        variables,
+        lambda v, t, d: new_state(config, optimizer, v, teacher=t, donors=d),
+        models.shapes(model),
         teacher,
         bank,
     )
 
 
-def _create(config, optimizer, variables, *, teacher, donors) -> state.TrainState:
+def new_state(
+    config: ConfigDict, optimizer, variables, *, teacher=None, donors=None
+) -> state.TrainState:
+    """The state before the first step; the arguments are those of state.create."""
+    if config.stage == "cyclegan":
+        crop = tuple(config.data.source.crop)
+        donors = {
+            domain: pool.create(config.style.pool, crop)
+            for domain in config_lib.domains(config)
+        }
     return state.create(
         variables,
         optimizer,

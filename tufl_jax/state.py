@@ -22,9 +22,12 @@ class TrainState:
       metrics: f32[] sums since the last log step, so that a run resumed between two
         log steps writes the same numbers.
       bad_step: i32[], the first step with a non-finite loss; -1 for none.
-      teacher: frozen variables of the stage-1 network in stage 2, else None.
-      donors: bank of long-tail crops in stage 2 (image u8[C, K, h, w, 3], label
-        u8[C, K, h, w], available bool[C, K]), else None.
+      teacher: frozen variables of the stage-1 network in stage 2, or of the network
+        that watches over a style translation, else None.
+      donors: images that later steps draw from. In stage 2 the bank of long-tail crops
+        (image u8[C, K, h, w, 3], label u8[C, K, h, w], available bool[C, K]), in
+        cyclegan the pool of each domain ({'source': see pool.create, 'target': ...}),
+        else None.
     """
 
     step: jax.Array
@@ -52,7 +55,7 @@ def create(
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=variables["params"],
-        batch_stats=variables["batch_stats"],
+        batch_stats=variables.get("batch_stats", {}),
         opt_state=optimizer.init(variables["params"]),
         thresholds=thresholds.init(num_classes, initial_threshold),
         metrics={name: jnp.zeros((), jnp.float32) for name in metrics},

@@ -16,7 +16,15 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from tufl_jax import config as config_lib
-from tufl_jax import evaluation, labels, metrics, pictures, startup, steps, validation
+from tufl_jax import (
+    evaluation,
+    labels,
+    pictures,
+    startup,
+    steps,
+    translation,
+    validation,
+)
 from tufl_jax import workdir as workdirs
 from tufl_jax.checkpoint import Checkpoints
 from tufl_jax.errors import UserError
@@ -35,7 +43,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> dict:
     Args:
       config: a full config without recipe.
       workdir: gets config.json, checkpoints/, metrics.jsonl, TensorBoard events and
-        at the end evaluation.json.
+        at the end evaluation.json; in stage cyclegan samples.png too.
 
     Returns:
       The content of evaluation.json.
@@ -74,14 +82,24 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> dict:
             workdir=workdir,
             mesh=mesh,
             step=step_lib.make_train_step(
-                stage.loss_fn, Context(config, model), optimizer, mesh
+                stage.loss_fn,
+                Context(config, model, teacher=startup.build_teacher(config, model)),
+                optimizer,
+                mesh,
             ),
             schedule=schedule,
-            evaluator=evaluation.Evaluator(config, model, data["eval"]),
+            evaluator=open_evaluator(config, model, data, workdir),
             checkpoints=checkpoints,
             writer=writer,
         )
         return loop.run(state, batches)
+
+
+def open_evaluator(config: ConfigDict, model, data: dict, workdir: pathlib.Path):
+    """What judges the network: called with its variables, it gives an Evaluation."""
+    if config.stage == "cyclegan":
+        return translation.Samples(config, model, data, workdir)
+    return evaluation.Evaluator(config, model, data["eval"])
 
 
 @dataclasses.dataclass
@@ -93,7 +111,7 @@ class Loop:
     mesh: Mesh
     step: object
     schedule: object
-    evaluator: evaluation.Evaluator
+    evaluator: evaluation.Evaluator | translation.Samples
     checkpoints: Checkpoints
     writer: Writer
 
@@ -156,7 +174,7 @@ class Loop:
         scalars = {name: float(total) / window for name, total in sums.items()}
         self.check_finite(scalars, int(bad))
         names = labels.of_config(self.config).names
-        if self.config.stage != "source":
+        if self.config.stage in validation.ADAPTATION:
             for name, value in zip(names, alpha, strict=True):
                 scalars[f"threshold/{name}"] = float(value)
         scalars["learning_rate"] = float(jax.device_get(self.schedule(n - 1)))
@@ -186,21 +204,12 @@ class Loop:
     def evaluate(self, state, n: int, scalars: dict) -> dict:
         """Evaluate, add the results to `scalars`, write evaluation.json at the end."""
         variables = {"params": state.params, "batch_stats": state.batch_stats}
-        result = self.evaluator(variables).as_json(
-            step=n, checkpoint=f"checkpoints/{n}"
-        )
-        for key in ("miou_16", "miou_13", *metrics.MEANS):
-            if key in result:
-                scalars[f"eval/{key}"] = result[key]
-        for name, value in result["iou"].items():
-            if value is not None:
-                scalars[f"eval/iou/{name}"] = value
-        logging.info(
-            "%s step %d: mIoU %.1f", self.config.stage, n, 100 * result["miou"]
-        )
+        found = self.evaluator(variables)
+        scalars |= {f"eval/{name}": value for name, value in found.scalars().items()}
+        logging.info("%s step %d: %s", self.config.stage, n, found.headline())
+        result = found.as_json(step=n, checkpoint=f"checkpoints/{n}")
         if n == self.config.train.num_steps and jax.process_index() == 0:
-            log = self.workdir / "metrics.jsonl"
-            result["best"] = evaluation.best_step(log, result)
+            result |= found.best(self.workdir / "metrics.jsonl", n)
             evaluation.write_json(self.workdir / "evaluation.json", result)
         return result
 
@@ -219,10 +228,8 @@ class Clock:
     """Throughput and time left; compiling, evaluating and saving do not count."""
 
     def __init__(self, config: ConfigDict, step: int):
-        data = config.data
-        self._images = data.source.batch_size
-        if config.stage != "source":
-            self._images += data.target.batch_size
+        domains = config_lib.domains(config)
+        self._images = sum(config.data[domain].batch_size for domain in domains)
         self._total = config.train.num_steps
         self.started: float | None = None
         self._step = step

@@ -3,10 +3,12 @@
 from ml_collections import ConfigDict
 
 from tufl_jax import labels
-from tufl_jax.config import flatten
+from tufl_jax.config import domains, flatten
 from tufl_jax.errors import UserError
 
-STAGES = ("source", "stage1", "stage2")
+ADAPTATION = ("stage1", "stage2")
+SEGMENTATION = ("source", *ADAPTATION)
+STAGES = (*SEGMENTATION, "cyclegan")
 BATCH_NORM = ("frozen", "trained", "per_domain")
 OPTIMIZERS = ("sgd", "adamw")
 UNSUPERVISED = ("focal", "neutral", "shannon", "maximum_squares", "confidence")
@@ -29,6 +31,8 @@ CHOICES = {
 RANGES = {
     "thresholds.momentum": (0.0, 1.0),
     "thresholds.proportion": (0.0, 1.0),
+    "augment.fourier": (0.0, 0.5),
+    "optim.constant": (0.0, 1.0),
     "loss.hardest": (0.0, 1.0),
     "loss.ohem_share": (0.0, 1.0),
     "loss.image_wise_ratio": (0.0, 1.0),
@@ -79,12 +83,12 @@ def validate(config: ConfigDict) -> None:
     _positive(config)
     _evaluation(config.eval)
     source, target = config.data.source, config.data.target
-    if config.stage != "source" and tuple(source.crop) != tuple(target.crop):
+    if "target" in domains(config) and tuple(source.crop) != tuple(target.crop):
         raise UserError(
             f"config.data.target.crop {tuple(target.crop)} must equal "
             f"config.data.source.crop {tuple(source.crop)}: they share a forward pass"
         )
-    for name in ("source",) if config.stage == "source" else ("source", "target"):
+    for name in domains(config):
         size = config.data[name].batch_size
         if size % config.train.accumulate:
             raise UserError(
@@ -99,6 +103,36 @@ def validate(config: ConfigDict) -> None:
     if config.stage == "stage2" and not config.teacher.run:
         raise UserError(
             "stage2 needs config.teacher.run: the workdir of a finished stage-1 run"
+        )
+    _style(config)
+
+
+def _style(config: ConfigDict) -> None:
+    """Refuse what a style translation cannot do."""
+    style, crop = config.style, tuple(config.data.source.crop)
+    if style.tile is not None and (
+        len(style.tile) != 2 or min(style.tile) <= style.overlap
+    ):
+        raise UserError(
+            f"config.style.tile: {tuple(style.tile)} is not (height, width) in pixels, "
+            f"both more than config.style.overlap {style.overlap}"
+        )
+    if config.stage != "cyclegan":
+        return
+    if min(crop) < 32 or any(side % 4 for side in crop):
+        raise UserError(
+            f"config.data.source.crop {crop}: stage cyclegan needs multiples of 4, at "
+            "least 32"
+        )
+    if config.train.accumulate != 1:
+        raise UserError(
+            "config.train.accumulate belongs to the other stages: in stage cyclegan "
+            "each image counts alone, so lower config.data.*.batch_size"
+        )
+    if style.lambda_semantic and not config.teacher.run:
+        raise UserError(
+            "config.style.lambda_semantic needs config.teacher.run: the workdir of a "
+            "run with the network of config.model, such as a source training"
         )
 
 
@@ -132,6 +166,14 @@ def _positive(config: ConfigDict) -> None:
         "data.source.batch_size": 1,
         "data.target.batch_size": 1,
         "eval.batch_size": 1,
+        "style.width": 1,
+        "style.blocks": 0,
+        "style.lambda_cycle": 0,
+        "style.lambda_identity": 0,
+        "style.lambda_semantic": 0,
+        "style.pool": 0,
+        "style.samples": 1,
+        "style.overlap": 0,
         "mixing.donors_per_class": 1,
         "mixing.donors_per_step": 1,
         "mixing.long_tail_draws": 0,

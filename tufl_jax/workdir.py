@@ -64,6 +64,17 @@ def check_evaluation(
     return not other
 
 
+def check_style(config: ConfigDict, workdir: pathlib.Path) -> None:
+    """Raise UserError if the workdir holds another style translation."""
+    path = workdir / "config.json"
+    if not path.exists():
+        raise UserError(f"no config.json in {workdir}: train that run first")
+    changed = config_lib.differences(json.loads(path.read_text()), config)
+    where = ("stage", "style.width", "style.blocks", "data.source.resize")
+    if changed := [x for x in changed if x.startswith(where)]:
+        raise UserError(f"{workdir} holds another translation: {'; '.join(changed)}")
+
+
 def has_checkpoint(workdir: pathlib.Path) -> bool:
     """Whether the workdir holds a complete checkpoint."""
     return any(p.name.isdigit() for p in (workdir / FOLDER).glob("*"))

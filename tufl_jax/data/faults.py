@@ -70,8 +70,7 @@ class Items:
         return labels.map_ids(self.decode(data, where), self.to_class, where=where)
 
     def has_label(self, index: int) -> bool:
-        check = getattr(self.files, "has_label", None)
-        return check is None or check(index)
+        return self.files.has_label(index)
 
 
 def look_at(source: Items, labelled: bool, index: int) -> Item:

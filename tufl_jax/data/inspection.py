@@ -13,6 +13,7 @@ from tufl_jax.data.folders import FolderFiles
 from tufl_jax.data.layouts import Layout
 from tufl_jax.data.prepared import PreparedFiles
 from tufl_jax.data.progress import Progress, num_cores
+from tufl_jax.data.translated import TranslatedFiles
 from tufl_jax.errors import UserError
 
 _OUTLIER = 8  # times the usual number of pixels
@@ -95,6 +96,8 @@ def inspect(
     files = _open(spec, layout, problems)
     if labelled is None:
         labelled = bool(layout.labels) and files.has_labels
+    if spec.translated:
+        files = TranslatedFiles(files, spec.translated)
     items = Items(files, reading.READ_LABEL[layout.decode], classes.lut(layout.ids))
     count = len(files.names)
     indices = range(round(spec.start * count), round(spec.stop * count))

@@ -76,7 +76,7 @@ def train_batches(
     Each epoch of a domain is shuffled anew; the domains wrap independently.
 
     Args:
-        source: labelled domain.
+        source: labelled domain; a style translation needs no labels.
         target: domain of which only images are used.
         donors: long-tail donors, taken in turn from the classes that exist.
         seed: of all shuffling and augmentation.
@@ -88,9 +88,10 @@ def train_batches(
     Returns:
         Iterator of {'source_image': u8[B, h, w, 3], 'source_label': u8[B, h, w],
         'target_image': u8[Bt, h, w, 3], 'donor_image': u8[D, h, w, 3],
-        'donor_label': u8[D, h, w], 'donor_class': i32[D]}, target_* and donor_* only
-        when given; B and Bt are the rows of this process. At most 2 * num_threads
-        batches wait in memory. An error in an item is raised by next(), unchanged.
+        'donor_label': u8[D, h, w], 'donor_class': i32[D]}, target_*, donor_* and
+        labels only when given; B and Bt are the rows of this process. At most
+        2 * num_threads batches wait in memory. An error in an item is raised by next(),
+        unchanged.
     Raises:
         UserError: a batch does not split evenly over the processes.
     """
@@ -178,7 +179,7 @@ def _view(augment: Augment, name: str, labelled: bool, example: dict, rng) -> di
     if not labelled:
         return {f"{name}_image": augment({"image": example["image"]}, rng)["image"]}
     view = augment(example, rng)
-    return {f"{name}_image": view["image"], f"{name}_label": view["label"]}
+    return {f"{name}_{key}": view[key] for key in ("image", "label") if key in view}
 
 
 def _donor(donors: Donors, class_id: int, rng) -> dict:

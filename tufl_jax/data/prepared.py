@@ -76,6 +76,11 @@ class PreparedFiles:
         del index
         return self.metadata["digest"]
 
+    def has_label(self, index: int) -> bool:
+        """Whether the items have labels."""
+        del index
+        return self.metadata["labelled"]
+
     def __getstate__(self):
         return self._folder, self._split
 

@@ -2,7 +2,8 @@
 
 A source has `len(source)` and `source[i] -> {'image': u8[H, W, 3], 'label': u8[H, W]
 class indices with 255 ignored, 'name': str}` (no 'label' when unlabelled), can be
-pickled, and has `fingerprint() -> str`, which changes when its labels do. Optional:
+pickled, and has `name(i)` and `fingerprint() -> str`, which changes when its labels do.
+Optional:
 `label(i) -> u8[H, W]`, when that is cheaper than source[i]['label'], and
 `undecoded(i)`, which is source[i] with a `reading.Photograph` as image.
 """
@@ -14,6 +15,7 @@ from tufl_jax.data.layouts import LAYOUTS
 from tufl_jax.data.pairs import Pairs
 from tufl_jax.data.prepared import PreparedFiles
 from tufl_jax.data.streets import Streets
+from tufl_jax.data.translated import TranslatedFiles, TranslatedStreets
 from tufl_jax.errors import UserError
 
 STREETS = {"streets_rendered": "rendered", "streets_camera": "camera"}
@@ -25,7 +27,7 @@ def build(spec, *, classes: labels.Classes, seed: int, labelled: bool):
     """The source that a config describes.
 
     Args:
-        spec: the fields of config.data.*, with root expanded.
+        spec: the fields of config.data.*, with root and translated expanded.
         classes: of the training.
         seed: of the rendered streets.
         labelled: whether items have a 'label'.
@@ -45,6 +47,8 @@ def build(spec, *, classes: labels.Classes, seed: int, labelled: bool):
         files = PreparedFiles(spec.root, spec, labelled=labelled)
     else:
         files = FolderFiles(spec.root, layout, split=spec.split, labelled=labelled)
+    if spec.translated:
+        files = TranslatedFiles(files, spec.translated)
     return Pairs(
         files,
         layout=layout,
@@ -73,6 +77,9 @@ class Relabelled:
             example = {**example, "label": self._lut[example["label"]]}
         return example
 
+    def name(self, index: int) -> str:
+        return self._source.name(index)
+
     def fingerprint(self) -> str:
         return f"Relabelled {self.classes.names} {self._source.fingerprint()}"
 
@@ -90,4 +97,6 @@ def _streets(spec, classes: labels.Classes, seed: int, labelled: bool):
         split=spec.split,
         labelled=labelled,
     )
+    if spec.translated:
+        source = TranslatedStreets(source, spec.translated)
     return source if classes.names == labels.CITYSCAPES else Relabelled(source, classes)

@@ -83,6 +83,10 @@ class Streets:
         """Changes when the labels do."""
         return f"{self.domain} {self.split} {self.size} {self.seed} {len(self)} v3"
 
+    def name(self, index: int) -> str:
+        """What tells the item apart from the others of this domain, split and seed."""
+        return f"streets_{self.domain}_{self.split}_{index:06d}"
+
     def __getitem__(self, index: int) -> dict:
         """{'image': u8[H, W, 3], 'label': u8[H, W] of 0..18 or 255, 'name': str}."""
         i = operator.index(index)
@@ -91,10 +95,7 @@ class Streets:
         style = STYLES[self.domain]
         stream = [self.seed, style.number, _SPLITS.index(self.split), i]
         image, label = _draw(style, self.size, Dice(np.random.default_rng(stream)))
-        item = {
-            "image": image,
-            "name": f"streets_{self.domain}_{self.split}_{i:06d}",
-        }
+        item = {"image": image, "name": self.name(i)}
         if self.labelled:
             item["label"] = label
         return item

@@ -10,7 +10,7 @@ from flax import linen as nn
 from flax import struct, traverse_util
 from ml_collections import ConfigDict
 
-from tufl_jax import augment, losses, ops, thresholds
+from tufl_jax import augment, fourier, losses, ops, thresholds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,11 +21,13 @@ class Context:
       config: the run's config.
       model: the network.
       axis_name: mesh axis that the batch is split over.
+      teacher: the network of the state's teacher, where it is not `model`'s twin.
     """
 
     config: ConfigDict
     model: nn.Module
     axis_name: str = "data"
+    teacher: nn.Module | None = None
 
 
 @struct.dataclass
@@ -310,6 +312,23 @@ def target_views(ctx: Context, images, keys):
     mode = config.model.normalization
     warped = ops.affine_warp(augment.normalize(strong, mode=mode), theta)
     return weak, augment.denormalize(warped, mode=mode), theta
+
+
+def adapt_source(ctx: Context, batch: dict) -> dict:
+    """The batch with source images f32 in the light of its target images.
+
+    Only with config.augment.fourier. Source image i of B has target image i Bt // B,
+    which is on the same device however the batch is split.
+    """
+    beta = ctx.config.augment.fourier
+    if not beta:
+        return batch
+    source, target = (
+        batch[f"{domain}_image"].astype(jnp.float32) for domain in ("source", "target")
+    )
+    partner = jnp.arange(len(source)) * len(target) // len(source)
+    adapted = fourier.adapt(source, target[partner], beta=beta)
+    return {**batch, "source_image": adapted}
 
 
 def source_view(ctx: Context, images, keys) -> jax.Array:

@@ -10,7 +10,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from tufl_jax.state import TrainState
-from tufl_jax.steps.common import Context
+from tufl_jax.steps.common import Context, adapt_source
 
 AXIS = "data"
 
@@ -50,6 +50,7 @@ def make_train_step(
     log_every = ctx.config.train.log_every
 
     def on_device(state: TrainState, batch: dict, keys: dict):
+        batch = adapt_source(ctx, batch)
         grads, out = jax.grad(
             lambda params: loss_fn(params, state, batch, keys, ctx), has_aux=True
         )(state.params)

@@ -1,0 +1,15 @@
+"""SYNTHIA to Cityscapes with BiSeNet, and the translation of its source before it.
+
+SYNTHIA=FOLDER CITYSCAPES=FOLDER RESNET18=FILE \
+    python -m tufl_jax.main --config configs/synthia_ist.py
+
+CycleGAN, translated images and all stages in one command. Settings:
+tufl_jax/paper_recipes.py.
+"""
+
+from tufl_jax import paper_recipes
+
+
+def get_config():
+    """The recipe of configs/synthia.py with the run 'cyclegan' first."""
+    return paper_recipes.with_style("synthia")
