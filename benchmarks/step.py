@@ -76,10 +76,10 @@ def measure(config, torch, gpu: bool, peak: float) -> None:
         call()
         call()
     flops = common.step_flops(config, ours.model)
-    size = "{} x {}".format(*config.data.source.crop)
+    count, size = BATCH.value, "{} x {}".format(*config.data.source.crop)
     print(
-        f"\n{config.model.name} {config.stage}, {BATCH.value} images a domain of {size},"
-        f" width {config.model.width}: {flops / 1e9:.0f} G operations"
+        f"\n{config.model.name} {config.stage}, {count} images a domain of {size}, "
+        f"width {config.model.width}: {flops / 1e9:.0f} G operations"
     )
     common.print_table(
         common.alternate(calls, ROUNDS.value),
