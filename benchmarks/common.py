@@ -49,7 +49,7 @@ def alternate(
 def print_table(times: dict[str, tuple[float, float]], extra: dict | None = None):
     """A markdown row for each call; ratios are its times over those of the first.
 
-    `extra` is {title: function of (name, milliseconds) -> cell}.
+    `extra` is {title: function of (milliseconds, processor milliseconds) -> cell}.
     """
     titles = ["", "ms", "ratio", "CPU ms", "ratio", *(extra or {})]
     print("| " + " | ".join(titles) + " |")
@@ -59,7 +59,7 @@ def print_table(times: dict[str, tuple[float, float]], extra: dict | None = None
         cells = [name]
         for value, best in zip((wall, used), first, strict=True):
             cells += [f"{value:.1f}", f"{value / best:.2f}"]
-        cells += [str(column(name, wall)) for column in (extra or {}).values()]
+        cells += [column(wall, used) for column in (extra or {}).values()]
         print("| " + " | ".join(cells) + " |", flush=True)
 
 
@@ -156,16 +156,29 @@ def step_flops(config: ConfigDict, model) -> int:
     return 2 * passes * cost.multiplications(model.clone(axis_name=None), size)
 
 
-def matrix_rate(dtype, side: int = 0) -> float:
-    """Operations a second of the best matrix product measured here."""
-    side = side or (8192 if on_gpu() else 1024)
+def matrix_rate(dtype) -> float:
+    """Operations a second of the best matrix product measured here.
+
+    On a CPU, a second of processor time: the rate of a core, whoever else uses it.
+    """
+    side = 8192 if on_gpu() else 1024
     x = jax.random.normal(jax.random.key(0), (side, side), dtype)
     product = jax.jit(lambda a: a @ a)
+    clock = time.perf_counter if on_gpu() else time.process_time
     jax.block_until_ready(product(x))
 
     def once():
-        start = time.perf_counter()
+        start = clock()
         jax.block_until_ready(product(x))
-        return time.perf_counter() - start
+        return clock() - start
 
     return 2 * side**3 / min(once() for _ in range(10))
+
+
+def utilisation(flops: int, rate: float) -> dict[str, Callable]:
+    """The column of `print_table` with the share of `matrix_rate` that is reached."""
+
+    def cell(wall, used):
+        return f"{100 * flops / (wall if on_gpu() else used) * 1000 / rate:.0f}"
+
+    return {"MFU %": cell}

@@ -78,14 +78,13 @@ def main(_) -> None:
             call()
         moved = np.abs(counted["ours"] - counted["theirs"]).sum() / 2
         print(f"{common.machine()}, torch {torch.__version__}, {config.model.dtype}")
-        print(
-            f"\n{MODEL.value}, {IMAGES.value} images of {HEIGHT.value} x {WIDTH.value}, "
-            f"width {CHANNELS.value}; {100 * moved / counted['ours'].sum():.3f} % of the "
-            "pixels are counted elsewhere"
-        )
+        share = 100 * moved / counted["ours"].sum()
+        size = f"{IMAGES.value} images of {HEIGHT.value} x {WIDTH.value}"
+        print(f"\n{MODEL.value}, {size}, width {CHANNELS.value}")
+        print(f"{share:.3f} % of the pixels are counted elsewhere")
         common.print_table(
             common.alternate(calls, ROUNDS.value),
-            {"images/s": lambda name, ms: f"{1000 * IMAGES.value / ms:.1f}"},
+            {"images/s": lambda wall, used: f"{1000 * IMAGES.value / wall:.1f}"},
         )
 
 
@@ -112,10 +111,8 @@ def peer(config, root, arrays, gpu: bool, cores: int):
         for images, truth in loader:
             images = images.to(device, non_blocking=True).permute(0, 3, 1, 2).float()
             truth = truth.to(device, non_blocking=True).long()
-            with (
-                torch.inference_mode(),
-                torch.autocast(device, torch.bfloat16, enabled=gpu),
-            ):
+            half = torch.autocast(device, torch.bfloat16, enabled=gpu)
+            with torch.inference_mode(), half:
                 guess = run(networks.normalize(images))[0].argmax(1)
             counted = truth != 255
             cells = 19 * truth[counted] + guess[counted]
@@ -131,8 +128,9 @@ class Files:
     def __init__(self, root: pathlib.Path):
         self.pictures = sorted(root.glob("leftImg8bit/val/*/*.png"))
         self.table = np.full(256, 255, np.uint8)
-        for raw, train_id in labels.CITYSCAPES_IDS.items():
-            self.table[raw] = train_id
+        names = labels.class_names(19)
+        for raw, name in labels.CITYSCAPES_IDS.items():
+            self.table[raw] = names.index(name) if name else 255
 
     def __len__(self):
         return len(self.pictures)

@@ -50,10 +50,11 @@ def main(_) -> None:
     theirs = peer(pretrained.to_torch(variables, model), images, gpu)
     variables, images = jax.device_put((variables, images))
     run = jax.jit(lambda v, x: jnp.argmax(model.apply(v, augment.normalize(x))[0], -1))
-    calls = {
-        "tufl_jax": lambda: jax.block_until_ready(run(variables, images)),
-        "PyTorch": theirs,
-    }
+
+    def ours():
+        return jax.block_until_ready(run(variables, images))
+
+    same = np.mean(np.asarray(ours()) == theirs().cpu().numpy())
     ids = [
         np.asarray(call().cpu() if name == "PyTorch" else call())
         for name, call in calls.items()
@@ -62,14 +63,14 @@ def main(_) -> None:
     peak = common.matrix_rate(jnp.dtype(dtype))
     print(f"{common.machine()}, torch {torch.__version__}, {dtype}")
     print(f"matrix product: {peak / 1e12:.3f} T operations/s")
+    size = " x ".join(map(str, shape[:3]))
     print(
-        f"\n{MODEL.value}, {shape[0]} x {shape[1]} x {shape[2]}, width {CHANNELS.value}:"
-        f" {flops / 1e9:.0f} G operations; {100 * np.mean(ids[0] == ids[1]):.2f} % of "
-        "the pixels have the same class"
+        f"\n{MODEL.value}, {size}, width {CHANNELS.value}: {flops / 1e9:.0f} G operations"
     )
+    print(f"{100 * same:.2f} % of the pixels have the same class")
     common.print_table(
-        common.alternate(calls, ROUNDS.value),
-        {"MFU %": lambda name, ms: f"{100 * flops / (ms / 1000) / peak:.0f}"},
+        common.alternate({"tufl_jax": ours, "PyTorch": theirs}, ROUNDS.value),
+        common.utilisation(flops, peak),
     )
 
 

@@ -83,7 +83,7 @@ def measure(config, torch, gpu: bool, peak: float) -> None:
     )
     common.print_table(
         common.alternate(calls, ROUNDS.value),
-        {"MFU %": lambda name, ms: f"{100 * flops / (ms / 1000) / peak:.0f}"},
+        common.utilisation(flops, peak),
     )
 
 
