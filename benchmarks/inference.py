@@ -55,18 +55,12 @@ def main(_) -> None:
         return jax.block_until_ready(run(variables, images))
 
     same = np.mean(np.asarray(ours()) == theirs().cpu().numpy())
-    ids = [
-        np.asarray(call().cpu() if name == "PyTorch" else call())
-        for name, call in calls.items()
-    ]
     flops = 2 * BATCH.value * cost.multiplications(model, shape[1:3])
     peak = common.matrix_rate(jnp.dtype(dtype))
     print(f"{common.machine()}, torch {torch.__version__}, {dtype}")
     print(f"matrix product: {peak / 1e12:.3f} T operations/s")
-    size = " x ".join(map(str, shape[:3]))
-    print(
-        f"\n{MODEL.value}, {size}, width {CHANNELS.value}: {flops / 1e9:.0f} G operations"
-    )
+    size = f"{shape[0]} x {shape[1]} x {shape[2]}, width {CHANNELS.value}"
+    print(f"\n{MODEL.value}, {size}: {flops / 1e9:.0f} G operations")
     print(f"{100 * same:.2f} % of the pixels have the same class")
     common.print_table(
         common.alternate({"tufl_jax": ours, "PyTorch": theirs}, ROUNDS.value),
