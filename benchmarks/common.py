@@ -8,10 +8,11 @@ from collections.abc import Callable
 
 import jax
 import numpy as np
+from absl import logging
 from ml_collections import ConfigDict
 
 from tufl_jax import config as config_lib
-from tufl_jax import cost, models, startup, steps
+from tufl_jax import cli, cost, models, startup, steps
 from tufl_jax import state as state_lib
 from tufl_jax.steps import step as step_lib
 from tufl_jax.steps.common import Context
@@ -68,6 +69,22 @@ def on_gpu() -> bool:
     return jax.devices()[0].platform == "gpu"
 
 
+def set_up_torch() -> bool:
+    """Whether both sides have a GPU; else torch gets a thread for each of our cores.
+
+    Also turns the compilation cache on, and logging off, which would be timed.
+    """
+    import torch
+
+    logging.set_verbosity(logging.WARNING)
+    cli.set_up_compilation_cache()
+    if torch.cuda.is_available() and on_gpu():
+        torch.backends.cudnn.benchmark = True
+        return True
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    return False
+
+
 def paper_config(model: str, stage: str) -> ConfigDict:
     """The paper's training: 2 + 2 images of 640 x 1280, or for DeepLabV2 512 x 896."""
     config = config_lib.base()
@@ -106,16 +123,16 @@ def random_bank(config: ConfigDict) -> dict[str, np.ndarray]:
 
 
 class Training:
-    """A step of a run and its state on one device; `training(batch)` does one.
+    """A step of a run and its state, on one device or `mesh`; `training(batch)` does one.
 
     Attributes:
       model, variables: the network and what it started with.
     """
 
-    def __init__(self, config: ConfigDict, bank: dict | None = None, devices=None):
+    def __init__(self, config: ConfigDict, bank: dict | None = None, mesh=None):
         self.model = startup.build_model(config)
         optimizer, _ = startup.build_optimizer(config, self.model)
-        self.mesh = step_lib.make_mesh(devices or jax.devices()[:1])
+        self.mesh = mesh or step_lib.make_mesh(jax.devices()[:1])
         self.variables = models.init(self.model, jax.random.key(0))
         stage = steps.STAGES[config.stage]
         state = state_lib.create(

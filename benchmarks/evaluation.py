@@ -26,7 +26,7 @@ from PIL import Image
 
 from benchmarks import common
 from tests import replicas
-from tufl_jax import cli, evaluation, labels, models, startup
+from tufl_jax import evaluation, labels, models, startup
 from tufl_jax.models import pretrained
 
 MODEL = flags.DEFINE_enum("model", "bisenet", ["bisenet", "deeplabv2"], "Network.")
@@ -41,11 +41,8 @@ def main(_) -> None:
     """Print the table."""
     import torch
 
-    gpu = torch.cuda.is_available() and common.on_gpu()
+    gpu = common.set_up_torch()
     cores = len(os.sched_getaffinity(0))
-    if not gpu:
-        torch.set_num_threads(cores)
-    cli.set_up_compilation_cache()
     config = common.paper_config(MODEL.value, "source")
     config.model.update(width=CHANNELS.value, dtype="bfloat16" if gpu else "float32")
     config.data.num_threads = cores

@@ -20,7 +20,7 @@ import numpy as np
 from absl import app, flags
 
 from benchmarks import common
-from tufl_jax import augment, cli, cost, models
+from tufl_jax import augment, cost, models
 from tufl_jax.models import pretrained
 
 MODEL = flags.DEFINE_enum("model", "bisenet", ["bisenet", "deeplabv2"], "Network.")
@@ -35,11 +35,7 @@ def main(_) -> None:
     """Print the table."""
     import torch
 
-    gpu = torch.cuda.is_available() and common.on_gpu()
-    if not gpu:
-        torch.set_num_threads(len(os.sched_getaffinity(0)))
-    torch.backends.cudnn.benchmark = True
-    cli.set_up_compilation_cache()
+    gpu = common.set_up_torch()
     dtype = "bfloat16" if gpu else "float32"
     model = models.build(
         MODEL.value, num_classes=19, width=CHANNELS.value, dtype=jnp.dtype(dtype)

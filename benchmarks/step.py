@@ -22,7 +22,6 @@ import jax.numpy as jnp
 from absl import app, flags
 
 from benchmarks import common
-from tufl_jax import cli
 from tufl_jax.models import pretrained
 
 MODEL = flags.DEFINE_enum("model", "bisenet", ["bisenet", "deeplabv2"], "Network.")
@@ -43,11 +42,7 @@ def main(_) -> None:
     """Print a table a stage."""
     import torch
 
-    gpu = torch.cuda.is_available() and common.on_gpu()
-    if not gpu:
-        torch.set_num_threads(len(os.sched_getaffinity(0)))
-    torch.backends.cudnn.benchmark = True
-    cli.set_up_compilation_cache()
+    gpu = common.set_up_torch()
     dtype = DTYPE.value or ("bfloat16" if gpu else "float32")
     peak = common.matrix_rate(jnp.dtype(dtype))
     print(f"{common.machine()}, torch {torch.__version__}, {dtype}")
