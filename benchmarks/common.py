@@ -11,8 +11,8 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from tufl_jax import config as config_lib
 from tufl_jax import cli, cost, models, startup, steps
+from tufl_jax import config as config_lib
 from tufl_jax import state as state_lib
 from tufl_jax.steps import step as step_lib
 from tufl_jax.steps.common import Context
@@ -123,7 +123,7 @@ def random_bank(config: ConfigDict) -> dict[str, np.ndarray]:
 
 
 class Training:
-    """A step of a run and its state, on one device or `mesh`; `training(batch)` does one.
+    """A run's step and state, on one device or `mesh`; `training(batch)` does one.
 
     Attributes:
       model, variables: the network and what it started with.
