@@ -1,7 +1,7 @@
 """Memory of the paper's DeepLabV2 stage 2 (2 + 2 images of 512 x 896) per setting.
 
-    python benchmarks/memory.py
-    python benchmarks/memory.py --compile
+    python -m benchmarks.memory
+    python -m benchmarks.memory --compile
 
 The first column is what autodiff keeps between forward and backward pass, which any
 device has to hold; it is traced and takes seconds. --compile adds what this machine's
@@ -15,7 +15,7 @@ import time
 import jax
 from absl import app, flags
 
-from tufl_jax import config as config_lib
+from benchmarks import common
 from tufl_jax import cost, startup
 
 COMPILE = flags.DEFINE_boolean("compile", False, "Compile every step, too.")
@@ -34,7 +34,7 @@ def main(_) -> None:
         dtype, remat, accumulate = ONLY.value
         settings = [(dtype, remat, int(accumulate))]
     for dtype, remat, accumulate in settings:
-        config = deeplab_stage2()
+        config = common.paper_config("deeplabv2", "stage2")
         config.model.dtype, config.model.remat = dtype, remat
         config.train.accumulate = accumulate
         cells = [dtype, remat, accumulate]
@@ -48,17 +48,6 @@ def main(_) -> None:
         else:
             cells += ["", ""]
         print("| " + " | ".join(map(str, cells)) + " |", flush=True)
-
-
-def deeplab_stage2():
-    """Stage 2 of the paper's second network at the crop of ProDA."""
-    config = config_lib.base()
-    config.stage = "stage2"
-    config.teacher.run = "unused"
-    config.model.name = "deeplabv2"
-    for domain in (config.data.source, config.data.target):
-        domain.crop = (512, 896)
-    return config
 
 
 if __name__ == "__main__":

@@ -1,25 +1,20 @@
 """Images a second of the input pipeline alone, the train step alone, and the ratio.
 
-    python benchmarks/throughput.py --config configs/demo.py
-    python benchmarks/throughput.py --config configs/demo.py --height=512 --width=1024
+    python -m benchmarks.throughput --config configs/demo.py
+    python -m benchmarks.throughput --config configs/demo.py --height=512 --width=1024
 
 For every stage of a recipe: does the host feed the step? The step is timed on one batch
 that stays on the device. Prints the machine.
 """
 
-import os
 import pathlib
-import platform
 import time
 
-import jax
 from absl import app, flags
 
-from tufl_jax import cli, recipe, startup, steps
-from tufl_jax import state as state_lib
-from tufl_jax.models import init
+from benchmarks import common
+from tufl_jax import cli, recipe, startup
 from tufl_jax.steps import step as step_lib
-from tufl_jax.steps.common import Context
 
 CONFIG = cli.define_config()
 HEIGHT = flags.DEFINE_integer("height", 0, "Other crop (and street) height.")
@@ -30,9 +25,7 @@ SECONDS = flags.DEFINE_float("seconds", 10.0, "How long each part is timed.")
 def main(_) -> None:
     """Print one line a stage."""
     config = CONFIG.value
-    device = jax.devices()[0]
-    cores = len(os.sched_getaffinity(0))
-    print(f"{platform.processor() or platform.machine()}, {cores} cores, {device}")
+    print(common.machine())
     print(f"{'stage':8} {'crop':>10} {'pipeline':>10} {'step':>10} {'ratio':>6}")
     for name in config.recipe:
         run = recipe.resolve(config, name, pathlib.Path("unused"))
@@ -63,32 +56,11 @@ def measure(run) -> tuple[float, float]:
         batch = next(batches)
     finally:
         batches.close()
-    model = startup.build_model(run)
-    optimizer, _ = startup.build_optimizer(run, model)
-    mesh = step_lib.make_mesh()
-    variables = init(model, jax.random.key(0))
-    state = state_lib.create(
-        variables,
-        optimizer,
-        num_classes=run.num_classes,
-        initial_threshold=run.thresholds.init,
-        metrics=steps.STAGES[run.stage].METRICS,
-        teacher=variables if donors else None,
-        donors=startup.first_bank(run, donors) if donors else None,
-    )
-    state = step_lib.replicate(state, mesh)
-    batch = step_lib.put_batch(batch, mesh)
-    step = step_lib.make_train_step(
-        steps.STAGES[run.stage].loss_fn, Context(run, model), optimizer, mesh
-    )
-
-    def one():
-        nonlocal state
-        state, _ = step(state, batch)
-        jax.block_until_ready(state.step)
-
-    one()
-    return images * pipeline, images * rate(one)
+    bank = startup.first_bank(run, donors) if donors else None
+    training = common.Training(run, bank, step_lib.make_mesh())
+    batch = training.put(batch)
+    training(batch)
+    return images * pipeline, images * rate(lambda: training(batch))
 
 
 def rate(action) -> float:

@@ -110,3 +110,29 @@ def test_parts_and_remat_have_the_gradient_of_the_whole():
         grads,
         other_grads,
     )
+
+
+def test_parts_are_normalised_by_their_own_statistics():
+    """Batch norm 'trained': as if each part were a batch, one after the other."""
+    rng = np.random.default_rng(1)
+    source, target = rng.uniform(0, 255, (2, 4, 16, 24, 3)).astype("f4")
+    variables = models.init(tiny_deeplab().model, jax.random.key(0))
+
+    def run(statistics, source, target, **changes):
+        ctx = tiny_deeplab(model__batch_norm="trained", **changes)
+        forward = jax.jit(lambda *args: common.forward(ctx, variables["params"], *args))
+        return forward(statistics, [source], [target])
+
+    heads, moved = run(variables["batch_stats"], source, target, train__accumulate=2)
+    parts, statistics = [], variables["batch_stats"]
+    for half in (slice(0, 2), slice(2, 4)):
+        part, statistics = run(statistics, source[half], target[half])
+        parts.append(part)
+    wanted = jax.tree.map(lambda *x: np.concatenate(x), *parts)
+    for found, want in ((heads, wanted), (moved, statistics)):
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+            *(found, want),
+        )
+    whole, _ = run(variables["batch_stats"], source, target)
+    assert np.abs(whole[0][0] - heads[0][0]).max() > 1e-3 * np.abs(whole[0][0]).max()

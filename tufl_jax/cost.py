@@ -78,6 +78,11 @@ def abstract_batch(config: ConfigDict) -> dict:
 
 def compile_step(config: ConfigDict):
     """The compiled train step of a config on one device, from shapes alone."""
+    return trace_step(config).lower().compile()
+
+
+def trace_step(config: ConfigDict):
+    """The same, traced only."""
     model = startup.build_model(config)
     optimizer, _ = startup.build_optimizer(config, model)
     step = step_lib.make_train_step(
@@ -87,7 +92,7 @@ def compile_step(config: ConfigDict):
         step_lib.make_mesh(jax.devices()[:1]),
     )
     state = startup.abstract_state(config, model, optimizer)
-    return step.lower(state, abstract_batch(config)).compile()
+    return step.trace(state, abstract_batch(config))
 
 
 def kept_for_backward(config: ConfigDict, model) -> int:

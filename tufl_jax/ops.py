@@ -168,9 +168,8 @@ def gaussian_blur(x: jax.Array, sigma: jax.Array, *, radius: int = 4) -> jax.Arr
     kernel /= kernel.sum()
     y = x.astype(jnp.float32)
     for axis in (x.ndim - 2, x.ndim - 1):
-        # One gather; jnp.pad computes what made `y` again for each of its four parts.
-        index = np.pad(np.arange(x.shape[axis]), radius, mode="reflect")
-        padded = jnp.take(y, index, axis=axis, mode="clip")
+        pads = [(radius, radius) if a == axis else (0, 0) for a in range(x.ndim)]
+        padded = jnp.pad(y, pads, mode="reflect")
         y = sum(
             kernel[i] * jax.lax.slice_in_dim(padded, i, i + x.shape[axis], axis=axis)
             for i in range(2 * radius + 1)
