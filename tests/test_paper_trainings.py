@@ -2,18 +2,16 @@
 
 What XLA compiles is what takes the time, so all configs of a network and stage share
 one program: crops of 32 x 64, 13 classes (test_paper.py has the numbers of classes,
-test_sources.py their labels), trunks of a few layers, no optimisations.
+test_sources.py their labels), trunks of a few layers.
 """
 
 import csv
 import functools
 import json
-import os
 import subprocess
 import sys
 import types
 
-import jax
 import numpy as np
 import pytest
 from flax import linen as nn
@@ -21,6 +19,7 @@ from PIL import Image
 
 from tests import replicas
 from tests.test_paper import CONFIGS, PAIRS, STAGES, get_config, variants
+from tests.tiny import child_environment
 from tufl_jax import config as config_lib
 from tufl_jax import evaluation, models, paper_recipes, sweep
 from tufl_jax import recipe as recipes
@@ -86,9 +85,7 @@ def few_small_programs():
         make = shared(evaluation.Predictor, key_of_predictor)
         patch.setattr(evaluation, "Predictor", make)
         patch.setattr(models, "shapes", shared(models.shapes, lambda *x: repr(x)))
-        jax.config.update("jax_disable_most_optimizations", True)
         yield
-        jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +169,7 @@ def test_a_sweep_trains_and_repeats_nothing(tmp_path):
                 f"--workdir={tmp_path}",
                 *flags,
             ],
-            env={**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
+            env=child_environment(),
             capture_output=True,
             text=True,
             cwd=CONFIGS.parent,

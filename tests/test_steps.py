@@ -17,6 +17,14 @@ from tufl_jax.steps.common import Context, forward
 STEPS = 3
 
 
+@pytest.fixture(scope="module", autouse=True)
+def optimised():
+    """Devices are compared to 1e-5: sums in the order of the shipped program."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
 def make_batches(stage):
     rng = np.random.default_rng(0)
     for _ in range(STEPS):
