@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from tests.test_steps import make_batches
-from tests.tiny import tiny_config
-from tufl_jax import cost, models, profile, startup
+from tests.tiny import command_module, tiny_config
+from tufl_jax import cost, models, startup
 from tufl_jax.models import layers
 from tufl_jax.models.deeplab import Bottleneck
 from tufl_jax.steps import common
+
+profile = command_module("profile")
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,12 @@ import numpy as np
 import pytest
 
 from tests import replicas
-from tufl_jax import check_data, labels, startup, validation
+from tests.tiny import command_module
 from tufl_jax import config as config_lib
+from tufl_jax import labels, startup, validation
 from tufl_jax.data import inspection, layouts, sources
+
+check_data = command_module("check_data")
 
 ROOT = pathlib.Path(__file__).parents[1]
 TEXT = (ROOT / "docs/data.md").read_text()

@@ -26,7 +26,8 @@ def names(pattern):
 
 
 def test_all_recorded_files_are_here():
-    assert len(names("*")) == 80
+    # Those of the style translation are our own recordings of torch.
+    assert len(set(names("*")) - set(names("cyclegan_*"))) == 80
 
 
 @pytest.mark.parametrize("name", names("*adapt_*_a*"))

@@ -19,13 +19,15 @@ from PIL import Image
 
 from tests import replicas
 from tests.test_paper import CONFIGS, PAIRS, STAGES, get_config, variants
-from tests.tiny import child_environment
+from tests.tiny import child_environment, command_module
 from tufl_jax import config as config_lib
-from tufl_jax import evaluation, models, paper_recipes, sweep
+from tufl_jax import evaluation, models, paper_recipes
 from tufl_jax import recipe as recipes
 from tufl_jax.models import bisenet, layers
 from tufl_jax.steps import step as step_lib
 from tufl_jax.train import train
+
+sweep = command_module("sweep")
 
 
 class Trunk(nn.Module):

@@ -1,13 +1,24 @@
 """A network and data small enough for tests of whole steps."""
 
+import importlib
 import os
 
 import numpy as np
+from absl import flags
 from PIL import Image
 
 from tufl_jax import config as config_lib
 
 SIZE = (64, 128)
+
+
+def command_module(name: str):
+    """The module of a command, without its flags: each command defines --config."""
+    before = set(flags.FLAGS)
+    module = importlib.import_module(f"tufl_jax.{name}")
+    for flag in set(flags.FLAGS) - before:
+        delattr(flags.FLAGS, flag)
+    return module
 
 
 def child_environment(**changes) -> dict[str, str]:

@@ -149,10 +149,8 @@ def kth_largest(
         alive, left, prefix = carry
         shift = jnp.uint32(32 - _RADIX_BITS) - _RADIX_BITS * i.astype(jnp.uint32)
         digit = ((keys >> shift) & (bins - 1)).astype(jnp.int32)
-        # What does not count lies behind the last bin and is dropped.
-        index = jnp.where(
-            alive & (labels >= 0), labels * bins + digit, num_classes * bins
-        )
+        # What does not count goes to one bin behind the last, which is dropped.
+        index = jnp.where(alive, labels * bins + digit, num_classes * bins)
         histogram = jnp.zeros((num_classes * bins,), jnp.int32)
         histogram = _sum(histogram.at[index].add(1, mode="drop"), axis_name)
         histogram = histogram.reshape(num_classes, bins)
@@ -167,7 +165,8 @@ def kth_largest(
 
     # A loop, because XLA computes what it reads once: written out, the confidences
     # would be computed again for every digit.
-    alive = jnp.ones_like(labels, bool)
+    alive = (labels >= 0) & (labels < num_classes)
+    alive = alive & (keys >= 0)  # always: the carry varies over devices as keys do
     start = (alive, rank + 1, jnp.zeros((num_classes,), jnp.uint32))
     _, _, prefix = jax.lax.fori_loop(0, 32 // _RADIX_BITS, next_digit, start)
     return _from_key(prefix)
