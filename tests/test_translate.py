@@ -167,6 +167,18 @@ def test_a_translated_set_is_a_source_with_the_same_labels(data, tmp_path):
         startup.open_dataset(config, "source", labelled=True)
 
 
+def test_a_missing_label_of_a_translated_set_is_named(tmp_path):
+    config = folder_config(write_folder(tmp_path / "data"))
+    folder = tmp_path / "translated"
+    translation.translate_source(config, tmp_path, folder, beta=0.1)
+    config.data.source.translated = str(folder)
+    label = min((tmp_path / "data/gtFine/train").rglob("*_labelIds.png"))
+    label.unlink()
+    report = inspection.inspect(config.data.source, classes=CLASSES, labelled=True)
+    (problem,) = [p for p in report.problems if p.kind == "no label"]
+    assert not report.usable and problem.message.startswith(f"{label}: is missing")
+
+
 def test_streets_are_translated_and_other_streets_are_not_mistaken_for_them(tmp_path):
     config, folder = tiny_config("stage1"), tmp_path / "translated"
     config.data.source.length = 3

@@ -81,6 +81,10 @@ class PreparedFiles:
         del index
         return self.metadata["labelled"]
 
+    def label_path(self, index: int) -> str:
+        """Where the label is or should be."""
+        return self._where(index, "label")
+
     def __getstate__(self):
         return self._folder, self._split
 

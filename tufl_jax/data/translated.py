@@ -85,6 +85,10 @@ class TranslatedFiles:
         """Whether there is a label file."""
         return self._files.has_label(index)
 
+    def label_path(self, index: int) -> str:
+        """Where the label file is or should be."""
+        return self._files.label_path(index)
+
 
 class TranslatedStreets:
     """Rendered streets with other images.
