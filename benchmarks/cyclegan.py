@@ -1,28 +1,26 @@
 """Seconds of a CycleGAN training step, ours beside one in PyTorch.
 
-    python benchmarks/cyclegan.py                               # 128 x 128, full width
-    python benchmarks/cyclegan.py --size 64 128 --width 16 --blocks 4
-    taskset -c 0 python benchmarks/cyclegan.py                  # one core for both
+    python -m benchmarks.cyclegan                               # 128 x 128, full width
+    python -m benchmarks.cyclegan --size 64 128 --width 16 --blocks 4
+    taskset -c 0 python -m benchmarks.cyclegan                  # one core for both
 
 Needs PyTorch (pip install 'tufl-jax[bench]'). Both train the same networks (resnet_9
 and the 70x70 PatchGAN at their published width) on the same images: adversarial, cycle
 and identity losses, pools of 50 images, Adam on generators and discriminators. PyTorch
 takes them one after the other, as published, with its convolutions in both memory
-formats; the faster counts. Prints the machine, and of each the best of --rounds: the
-time that passed and the processor time, which other programs disturb less; and the
-ratio PyTorch / ours, above 1 where ours is faster.
+formats. Both sides take turns; medians are printed. A ratio is a time over ours: above
+1 ours is faster.
 """
 
 import argparse
 import itertools
 import os
-import platform
 import random
-import time
 
 import jax
 import numpy as np
 
+from benchmarks import common
 from tufl_jax import config as config_lib
 from tufl_jax import models, startup, steps
 from tufl_jax.steps import step as step_lib
@@ -41,8 +39,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
     cores = len(os.sched_getaffinity(0))
-    device = jax.devices()[0]
-    print(f"{platform.processor() or platform.machine()}, {cores} cores, {device}")
+    print(common.machine())
     size = f"{args.batch} + {args.batch} images of {args.size[0]} x {args.size[1]}"
     print(f"{size}, width {args.width}, {args.blocks} blocks")
     rng = np.random.default_rng(0)
@@ -50,14 +47,9 @@ def main() -> None:
     images = [rng.integers(0, 256, shape, dtype=np.uint8) for _ in range(2)]
     calls = {"ours": jax_step(args, *images)}
     calls |= torch_steps(args, *images, cores)
-    times = measure(calls, args.rounds)
-    print(f"{'':26} {'s':>8} {'CPU s':>8}")
-    for name, (wall, used) in times.items():
-        print(f"{name:26} {wall:8.3f} {used:8.3f}")
-    ours = times.pop("ours")
-    best = [min(column) for column in zip(*times.values(), strict=True)]
-    ratios = [theirs / mine for theirs, mine in zip(best, ours, strict=True)]
-    print(f"{'PyTorch / ours':26} {ratios[0]:8.2f} {ratios[1]:8.2f}")
+    for call in calls.values():
+        call()
+    common.print_table(common.alternate(calls, args.rounds))
 
 
 def jax_step(args, source, target):
@@ -247,22 +239,6 @@ def torch_discriminator(width: int, blocks: int):
         *layer(4 * width, 8 * width, 1),
         nn.Conv2d(8 * width, 1, 4, padding=1),
     )
-
-
-def measure(calls: dict, rounds: int) -> dict:
-    """{name: least time and least processor time}, taking turns."""
-    times = {name: [] for name in calls}
-    for call in calls.values():
-        call()
-    for _ in range(rounds):
-        for name, call in calls.items():
-            start, used = time.perf_counter(), time.process_time()
-            call()
-            now = time.perf_counter(), time.process_time()
-            times[name].append((now[0] - start, now[1] - used))
-    return {
-        name: tuple(map(min, zip(*rows, strict=True))) for name, rows in times.items()
-    }
 
 
 if __name__ == "__main__":

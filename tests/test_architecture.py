@@ -23,7 +23,7 @@ FLOORS = (
     {"state", "optim", "checkpoint", "events", "writer", "pictures"},
     {"steps"},
     {"journal", "export", "windows", "inference", "evaluation"},
-    {"startup", "workdir", "train", "cost", "translation"},
+    {"startup", "workdir", "train", "cost", "samples", "translation"},
 )
 COMMANDS = len(FLOORS)
 NEVER_AT_IMPORT = {"tensorflow", "torch"}

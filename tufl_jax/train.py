@@ -20,9 +20,9 @@ from tufl_jax import (
     evaluation,
     labels,
     pictures,
+    samples,
     startup,
     steps,
-    translation,
     validation,
 )
 from tufl_jax import workdir as workdirs
@@ -98,7 +98,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> dict:
 def open_evaluator(config: ConfigDict, model, data: dict, workdir: pathlib.Path):
     """What judges the network: called with its variables, it gives an Evaluation."""
     if config.stage == "cyclegan":
-        return translation.Samples(config, model, data, workdir)
+        return samples.Samples(config, model, data, workdir)
     return evaluation.Evaluator(config, model, data["eval"])
 
 
@@ -111,7 +111,7 @@ class Loop:
     mesh: Mesh
     step: object
     schedule: object
-    evaluator: evaluation.Evaluator | translation.Samples
+    evaluator: evaluation.Evaluator | samples.Samples
     checkpoints: Checkpoints
     writer: Writer
 
