@@ -72,11 +72,13 @@ def on_gpu() -> bool:
 def set_up_torch() -> bool:
     """Whether both sides have a GPU; else torch gets a thread for each of our cores.
 
-    Also turns the compilation cache on, and logging off, which would be timed.
+    Also turns the compilation cache on, logging off, which would be timed, and lets
+    both sides keep their memory between steps as the commands do.
     """
     import torch
 
     logging.set_verbosity(logging.WARNING)
+    cli.keep_memory()
     cli.set_up_compilation_cache()
     if torch.cuda.is_available() and on_gpu():
         torch.backends.cudnn.benchmark = True

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from tests.test_steps import make_batches
 from tests.tiny import command_module, tiny_config
@@ -30,20 +31,20 @@ def test_multiplications_of_table_7(name, macs):
         np.testing.assert_allclose(count[key], float(value), rtol=0.035)
 
 
-def test_multiplications_of_one_block():
+def test_multiplications_of_two_blocks():
     """Inside jit and checkpoint, with stride and dilation, against a formula."""
-    block = Bottleneck(2, layers.Options(), stride=2, dilation=2, project=True)
 
-    class Net:
-        def init(self, key, x):
-            return block.init(key, x, False)
-
-        def apply(self, variables, x):
-            run = jax.checkpoint(lambda v, x: block.apply(v, x, False))
-            return jax.jit(run)(variables, x)
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            block = nn.jit(nn.remat(Bottleneck, static_argnums=2), static_argnums=2)
+            options = layers.Options()
+            x = block(2, options, stride=2, dilation=2, project=True)(x, False)
+            return block(2, options)(x, False)
 
     out = 3 * 4  # of 6 x 8 pixels
     want = out * (3 * 2 + 9 * 2 * 2 + 2 * 8 + 3 * 8)
+    want += out * (8 * 2 + 9 * 2 * 2 + 2 * 8)
     assert cost.multiplications(Net(), (6, 8)) == want
 
 

@@ -1,5 +1,6 @@
 """What every command shares: flags, log format, and errors as one line."""
 
+import ctypes
 import os
 import pathlib
 import sys
@@ -80,6 +81,7 @@ def guarded(main: Callable) -> Callable:
 
     def run(argv: list[str]) -> None:
         set_up_logging()
+        keep_memory()
         set_up_compilation_cache()
         set_up_processes()
         if argv[1:]:
@@ -223,3 +225,21 @@ def _fail(message: str) -> None:
         sys.stderr.flush()
         os._exit(1)
     sys.exit(1)
+
+
+def keep_memory() -> None:
+    """Let glibc keep what a step has used for the next one.
+
+    On a CPU the work space of a step is one block of malloc's. By default it comes
+    from the system anew for every step, which fills its pages with zeros as they are
+    touched: a third of a small step's time. Only a single arena of one heap that is
+    never trimmed keeps a block of any size; where there is no glibc, nothing changes.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return
+    trim_threshold, mmap_max, arena_max = -1, -4, -8  # malloc.h
+    mallopt(arena_max, 1)
+    mallopt(mmap_max, 0)
+    mallopt(trim_threshold, -1)

@@ -1,10 +1,10 @@
 """What a network and a train step cost, found without running them."""
 
-import math
-
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
+from flax import traverse_util
 from ml_collections import ConfigDict
 
 from tufl_jax import config as config_lib
@@ -24,24 +24,24 @@ def multiplications(model, image_size: tuple[int, int]) -> int:
       model: the network.
       image_size: (H, W).
     """
+    shapes = models.shapes(model)
     images = jax.ShapeDtypeStruct((1, *image_size, 3), jnp.float32)
-    traced = jax.make_jaxpr(model.apply)(models.shapes(model), images)
-    return _convolutions(traced.jaxpr)
 
+    def outputs(variables, images):
+        return model.apply(
+            variables,
+            images,
+            capture_intermediates=lambda module, _: isinstance(module, nn.Conv),
+            mutable=["intermediates"],
+        )[1]["intermediates"]
 
-def _convolutions(jaxpr) -> int:
     total = 0
-    for equation in jaxpr.eqns:
-        if equation.primitive.name == "conv_general_dilated":
-            kernel = equation.invars[1].aval.shape
-            out = equation.outvars[0].aval
-            channels = equation.params["dimension_numbers"].rhs_spec[0]
-            total += out.size * math.prod(kernel) // kernel[channels]
-        for value in equation.params.values():
-            for inner in value if isinstance(value, list | tuple) else (value,):
-                inner = getattr(inner, "jaxpr", inner)  # a ClosedJaxpr's own
-                if hasattr(inner, "eqns"):
-                    total += _convolutions(inner)
+    kernels = traverse_util.flatten_dict(shapes["params"])
+    found = traverse_util.flatten_dict(jax.eval_shape(outputs, shapes, images))
+    for path, outs in found.items():
+        # One output for each call of the module.
+        rows, columns, inputs, _ = kernels[*path[:-1], "kernel"].shape
+        total += sum(out.size for out in outs) * rows * columns * inputs
     return total
 
 

@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from tufl_jax.models.convolution import convolve
+
 _FEW = 8  # channels; convolutions from or to fewer are rearranged, see `_convolve`
 _DEVIATION = 0.02  # of new kernels, around 0
 
@@ -91,9 +93,7 @@ def _convolve(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
         x = jnp.concatenate([x[:, i : i + height] for i in range(rows)], axis=-1)
         kernel = kernel.transpose(1, 0, 2, 3)
         kernel = kernel.reshape(1, columns, rows * inputs, outputs)
-    return jax.lax.conv_general_dilated(
-        x, kernel, (stride, stride), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
+    return convolve(x, kernel, (stride, stride))
 
 
 class Conv(nn.Module):

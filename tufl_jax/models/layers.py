@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from tufl_jax.errors import UserError
+from tufl_jax.models.convolution import convolve
 
 ACTIVATIONS = ("leaky_relu", "relu")
 
@@ -126,6 +127,7 @@ def conv(
         kernel_init=kernel_init,
         bias_init=bias_init or nn.initializers.zeros,
         dtype=options.dtype,
+        conv_general_dilated=convolve,
         name=name,
     )
 
