@@ -14,7 +14,6 @@ formats. Both sides take turns; medians are printed. A ratio is a time over ours
 
 import argparse
 import itertools
-import os
 import random
 
 import jax
@@ -38,7 +37,7 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=9)
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
-    cores = len(os.sched_getaffinity(0))
+    gpu = common.set_up_torch()
     print(common.machine())
     size = f"{args.batch} + {args.batch} images of {args.size[0]} x {args.size[1]}"
     print(f"{size}, width {args.width}, {args.blocks} blocks")
@@ -46,7 +45,7 @@ def main() -> None:
     shape = (args.batch, *args.size, 3)
     images = [rng.integers(0, 256, shape, dtype=np.uint8) for _ in range(2)]
     calls = {"ours": jax_step(args, *images)}
-    calls |= torch_steps(args, *images, cores)
+    calls |= torch_steps(args, *images, gpu)
     for call in calls.values():
         call()
     common.print_table(common.alternate(calls, args.rounds))
@@ -80,12 +79,11 @@ def jax_step(args, source, target):
     return call
 
 
-def torch_steps(args, source, target, cores: int) -> dict:
+def torch_steps(args, source, target, gpu: bool) -> dict:
     """{name: a call that makes one step of PyTorch}."""
     import torch
 
-    torch.set_num_threads(cores)
-    on = "cuda" if torch.cuda.is_available() else "cpu"
+    on = "cuda" if gpu else "cpu"
     steps_of = {}
     for layout in ("contiguous_format", "channels_last"):
         form = getattr(torch, layout)

@@ -1,5 +1,6 @@
 """The networks: `build` makes one from its name, `init` its first variables."""
 
+import functools
 import inspect
 import zlib
 
@@ -53,6 +54,7 @@ def build(name: str, *, num_classes: int, **options) -> nn.Module:
     return MODELS[name](num_classes=num_classes, **options)
 
 
+@functools.cache
 def shapes(model: nn.Module, image_size: tuple[int, int] = (64, 64)) -> dict:
     """The variables of a network as a tree of `jax.ShapeDtypeStruct`."""
     images = jax.ShapeDtypeStruct((1, *image_size, 3), jnp.float32)
