@@ -103,34 +103,27 @@ def _direct(x, kernel, strides, padding, dilation):
 def _kernel_gradient(x, gradient, shape, strides, padding, dilation):
     """Of every tap: the pixels that it met, times the gradient where it met them."""
     rows, columns, inputs, outputs = shape
-    if inputs < _FEW:
-        x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-        padding = ((0, 0), (0, 0))
-    (above, _), (left, _) = padding
-    pairs = [
-        _meeting(
-            x, gradient, strides, (i * dilation[0] - above, j * dilation[1] - left)
-        )
-        for i in range(rows)
-        for j in range(columns)
-    ]
-    if inputs < _FEW:
-        taps = jnp.concatenate([seen for seen, _ in pairs], axis=1)
-        return _product(taps, pairs[0][1]).reshape(shape)
-    return jnp.stack([_product(*pair) for pair in pairs]).reshape(shape)
+    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    height, width = gradient.shape[1:3]
+    gradient = gradient.reshape(-1, outputs)
+    span = (strides[0] * (height - 1) + 1, strides[1] * (width - 1) + 1)
 
+    def met(row, column):
+        begin = (0, row * dilation[0], column * dilation[1], 0)
+        seen = jax.lax.dynamic_slice(x, begin, (len(x), *span, inputs))
+        return seen[:, :: strides[0], :: strides[1]].reshape(-1, inputs)
 
-def _meeting(x, gradient, strides, offsets):
-    """The pixels of both that a tap brings together: float[n, c], float[n, C]."""
-    for axis, (stride, offset) in enumerate(zip(strides, offsets, strict=True), 1):
-        met = _met(x.shape[axis], gradient.shape[axis], stride, offset)
-        if not met:
-            x, gradient = x[:0], gradient[:0]
-            break
-        begin, end = met[0] * stride + offset, met[-1] * stride + offset + 1
-        x = jax.lax.slice_in_dim(x, begin, end, stride, axis)
-        gradient = jax.lax.slice_in_dim(gradient, met[0], met[-1] + 1, axis=axis)
-    return x.reshape(-1, x.shape[-1]), gradient.reshape(-1, gradient.shape[-1])
+    taps = [(i, j) for i in range(rows) for j in range(columns)]
+    if inputs < _FEW:
+        seen = jnp.concatenate([met(*tap) for tap in taps], axis=1)
+        return _product(seen, gradient).reshape(shape)
+    if len(taps) == 1:
+        return _product(met(0, 0), gradient).reshape(shape)
+    # A loop, for else the pixels of all taps of all layers wait in memory at once.
+    of_taps = jax.lax.map(
+        lambda tap: _product(met(*tap), gradient), tuple(jnp.array(taps).T)
+    )
+    return of_taps.reshape(shape)
 
 
 def _met(size, out, stride, offset) -> range:
