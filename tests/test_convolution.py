@@ -93,3 +93,10 @@ def test_bfloat16_stays_bfloat16():
     x, kernel = x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16)
     y, back = jax.vjp(lambda x, k: convolution.convolve(x, k, *how), x, kernel)
     assert {a.dtype for a in (y, *back(y))} == {jnp.dtype(jnp.bfloat16)}
+
+
+def test_what_it_cannot_do_is_refused():
+    x, kernel, how, _ = setting("3x3, few channels")
+    for other in ({"feature_group_count": 2}, {"lhs_dilation": (2, 2)}):
+        with pytest.raises(ValueError, match="feature groups"):
+            convolution.convolve(x, kernel, *how, **other)

@@ -23,13 +23,16 @@ def convolve(
     padding: Sequence[tuple[int, int]] = ((0, 0), (0, 0)),
     *,
     rhs_dilation: tuple[int, int] = (1, 1),
-    **unused,
+    lhs_dilation: tuple[int, int] = (1, 1),
+    dimension_numbers=None,
+    feature_group_count: int = 1,
+    precision=None,
 ) -> jax.Array:
     """`jax.lax.conv_general_dilated` for NHWC maps and HWIO kernels.
 
-    Takes its place in `flax.linen.Conv`, whose other arguments (of what the networks
-    here do not use) it ignores. Rows and columns of a dilated kernel that meet nothing
-    but padding are left out, and a 1x1 kernel is a matrix product.
+    Takes its place in `flax.linen.Conv`, which gives it the other arguments, too. Rows
+    and columns of a dilated kernel that meet nothing but padding are left out, and a
+    1x1 kernel is a matrix product.
 
     Args:
       x: float[B, H, W, c].
@@ -39,7 +42,13 @@ def convolve(
 
     Returns:
       float[B, h, w, C].
+
+    Raises:
+      ValueError: for dilated maps, groups of channels or another precision.
     """
+    del dimension_numbers  # those of flax: NHWC, HWIO
+    if (tuple(lhs_dilation), feature_group_count, precision) != ((1, 1), 1, None):
+        raise ValueError("no lhs_dilation, feature groups or precision in convolve")
     pads = []
     for axis, (before, after) in enumerate(padding):
         size, apart, taps = x.shape[1 + axis], rhs_dilation[axis], kernel.shape[axis]
