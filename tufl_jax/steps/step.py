@@ -100,7 +100,8 @@ def _compiler_options(platform: str) -> dict | None:
     """What XLA is told about the step.
 
     On a CPU, to keep sums out of its experimental library: the step is as fast
-    without, and a large one is read back from the cache in half of the time.
+    without, and each of them is looked up among all instructions when a step is read
+    back from the cache.
     """
     options = {"xla_cpu_experimental_ynn_fusion_type": "-reduce"}
     if platform != "cpu":
