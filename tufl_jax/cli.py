@@ -169,6 +169,24 @@ def set_up_processes() -> None:
         logging.set_verbosity(logging.WARNING)
 
 
+def keep_memory() -> None:
+    """Let glibc keep what a step has used for the next one.
+
+    On a CPU the work space of a step is one block of malloc's. By default it comes
+    from the system anew for every step, which fills its pages with zeros as they are
+    touched: a third of a small step's time. Only a single arena of one heap that is
+    never trimmed keeps a block of any size; where there is no glibc, nothing changes.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return
+    trim_threshold, mmap_max, arena_max = -1, -4, -8  # malloc.h
+    mallopt(arena_max, 1)
+    mallopt(mmap_max, 0)
+    mallopt(trim_threshold, -1)
+
+
 def set_up_compilation_cache() -> None:
     """Keep compiled programs in the user's cache folder, unless one is set."""
     if jax.config.jax_compilation_cache_dir is None:
@@ -225,21 +243,3 @@ def _fail(message: str) -> None:
         sys.stderr.flush()
         os._exit(1)
     sys.exit(1)
-
-
-def keep_memory() -> None:
-    """Let glibc keep what a step has used for the next one.
-
-    On a CPU the work space of a step is one block of malloc's. By default it comes
-    from the system anew for every step, which fills its pages with zeros as they are
-    touched: a third of a small step's time. Only a single arena of one heap that is
-    never trimmed keeps a block of any size; where there is no glibc, nothing changes.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
-        return
-    trim_threshold, mmap_max, arena_max = -1, -4, -8  # malloc.h
-    mallopt(arena_max, 1)
-    mallopt(mmap_max, 0)
-    mallopt(trim_threshold, -1)

@@ -56,7 +56,10 @@ def build(name: str, *, num_classes: int, **options) -> nn.Module:
 
 @functools.cache
 def shapes(model: nn.Module, image_size: tuple[int, int] = (64, 64)) -> dict:
-    """The variables of a network as a tree of `jax.ShapeDtypeStruct`."""
+    """The variables of a network as a tree of `jax.ShapeDtypeStruct`.
+
+    Traced once a process and shared: not to be changed.
+    """
     images = jax.ShapeDtypeStruct((1, *image_size, 3), jnp.float32)
     return jax.eval_shape(model.init, jax.random.key(0), images)
 
