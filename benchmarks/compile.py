@@ -66,8 +66,9 @@ def measure(stage: str) -> tuple[list[float], list[float]]:
         marks.append((time.perf_counter(), time.process_time()))
 
     from benchmarks import common
-    from tufl_jax import cost
+    from tufl_jax import cli, cost
 
+    cli.collect_rarely()
     mark()
     traced = cost.trace_step(common.paper_config(MODEL.value, stage))
     mark()

@@ -21,6 +21,8 @@ CASES = {
     "3x3, many channels": ((6, 9), (64, 16), 3, 1, 1, 1),
     "3x3, strided": ((7, 8), (20, 16), 3, 2, 1, 1),
     "dilated": ((9, 11), (64, 16), 3, 1, 4, 4),
+    "dilated, few channels": ((9, 11), (20, 16), 3, 1, 2, 2),
+    "few channels, rows of padding only": ((5, 11), (20, 16), 3, 1, 6, 6),
     "rows of padding only": ((5, 11), (64, 16), 3, 1, 6, 6),
     "padding all around": ((5, 7), (64, 16), 3, 1, 12, 12),
     "one pixel": ((1, 1), (64, 5), 3, 1, 1, 1),

@@ -74,6 +74,35 @@ def test_remat_and_parts_keep_less():
     assert kept(train__accumulate=2) < 0.6 * nothing
 
 
+def test_program_of_a_longer_network_holds_its_inputs_only():
+    """With remat 'blocks' a block more is its input more, not its work space."""
+
+    def memory(blocks):
+        model = models.build(
+            "deeplabv2",
+            num_classes=3,
+            width=8,
+            blocks=(1, 1, blocks, 1),
+            remat="blocks",
+        )
+
+        def loss(params, statistics, images):
+            variables = {"params": params, "batch_stats": statistics}
+            (logits,), _ = model.apply(
+                variables, images, train=True, mutable=["batch_stats"]
+            )
+            return (logits**2).sum()
+
+        shapes = models.shapes(model)
+        images = jax.ShapeDtypeStruct((2, 128, 256, 3), jnp.float32)
+        step = jax.jit(jax.grad(loss))
+        program = step.lower(shapes["params"], shapes["batch_stats"], images).compile()
+        return program.memory_analysis().temp_size_in_bytes
+
+    of_an_input = 2 * 17 * 33 * 128 * 4
+    assert memory(10) - memory(4) < 1.5 * 6 * of_an_input
+
+
 def test_parts_and_remat_have_the_gradient_of_the_whole():
     """With dropout, on logits and with a loss that couples all images."""
     rng = np.random.default_rng(0)

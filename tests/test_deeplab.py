@@ -26,7 +26,6 @@ VARIANTS = {
     "advent_single": {"head": "sum4"},
     "adaptsegnet_multi": {"head": "sum2", "aux_heads": True},
 }
-STAGE_ENDS = ("layer1_2", "layer2_3", "layer3_22", "layer4_2")
 WIDE = (1, 193, 393, 3)
 
 
@@ -75,7 +74,7 @@ def forward(load):
             mutable=["intermediates"],
         )
         seen = state["intermediates"]
-        stages = [seen[name]["__call__"][0] for name in STAGE_ENDS]
+        stages = [seen[f"layer{i}_others"]["__call__"][0][-1] for i in range(1, 5)]
         feature = seen["layer5"]["bottleneck_2"]["__call__"][0]
         return logits, stages, feature, seen["layer5"]["__call__"][0]
 
@@ -223,6 +222,90 @@ def test_first_values_are_those_of_the_modules():
                 assert ratio < 1.8  # uniform
     assert not flat["bottleneck.1.bias"].any() and flat["conv2d_list.1.0.bias"].any()
     np.testing.assert_allclose(ours["layer3_0"]["conv2"]["kernel"].std(), 0.01, 0.05)
+
+
+class SecondStage(DeepLabV2):
+    @deeplab.nn.compact
+    def __call__(self, x):
+        return self._stage(1, x, layers.Options("relu"), True)
+
+
+@pytest.mark.parametrize("remat", deeplab.REMAT)
+def test_blocks_of_a_loop_equal_blocks_one_after_the_other(remat):
+    model = SecondStage(num_classes=3, width=4, blocks=(0, 3, 0, 0), remat=remat)
+    x = jax.random.normal(jax.random.key(0), (2, 6, 8, 4))
+    rng = np.random.default_rng(0)
+    variables = jax.tree.map(
+        lambda a: rng.uniform(0.5, 1.5, a.shape).astype(np.float32),
+        jax.eval_shape(model.init, jax.random.key(0), x),
+    )
+
+    def looped(params):
+        return model.apply({**variables, "params": params}, x, mutable=["batch_stats"])
+
+    def one_by_one(params):
+        y, moved = x, {"layer2_0": None, "layer2_others": []}
+        for i in range(3):
+            name = "layer2_others" if i else "layer2_0"
+            own = {
+                "params": params[name],
+                "batch_stats": variables["batch_stats"][name],
+            }
+            if i:
+                own = jax.tree.map(lambda a, i=i: a[i - 1], own)
+            options = layers.Options("relu")
+            block = Bottleneck(8, options, stride=1 if i else 2, project=i == 0)
+            y, stats = block.apply(own, y, True, mutable=["batch_stats"])
+            if i:
+                moved[name].append(stats["batch_stats"])
+            else:
+                moved[name] = stats["batch_stats"]
+        others = jax.tree.map(lambda *x: jnp.stack(x), *moved["layer2_others"])
+        return y, {"batch_stats": moved | {"layer2_others": others}}
+
+    def run(function):
+        def loss(params):
+            y, moved = function(params)
+            return (y**2).sum(), (y, moved)
+
+        return jax.jit(jax.grad(loss, has_aux=True))(variables["params"])
+
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, 1e-4, 1e-4 * np.abs(b).max()),
+        run(looped),
+        run(one_by_one),
+    )
+
+
+def test_blocks_of_a_loop_keep_their_torch_names():
+    model = models.build("deeplabv2", num_classes=3, width=4, blocks=(1, 3, 2, 1))
+    rng = np.random.default_rng(0)
+    variables = jax.tree.map(
+        lambda a: rng.random(a.shape).astype(np.float32), models.shapes(model)
+    )
+    arrays = pretrained.to_torch(variables, model)
+    kernel = variables["params"]["layer2_others"]["conv2"]["kernel"]
+    assert kernel.shape == (2, 3, 3, 8, 8)
+    for i in (1, 2):
+        np.testing.assert_array_equal(
+            arrays[f"layer2.{i}.conv2.weight"], kernel[i - 1].transpose(3, 2, 0, 1)
+        )
+    var = variables["batch_stats"]["layer3_others"]["bn1"]["var"]
+    np.testing.assert_array_equal(arrays["layer3.1.bn1.running_var"], var[0])
+    assert "layer2.3.conv2.weight" not in arrays
+    again = pretrained.from_torch(arrays, model)
+    jax.tree.map(np.testing.assert_array_equal, again, variables)
+
+    name = "layer2.2.conv2.weight"
+    lacking = {k: v for k, v in arrays.items() if k != name}
+    with pytest.raises(UserError, match=rf"missing 1 \({name}\)"):
+        pretrained.from_torch(lacking, model)
+    first = jax.tree.map(np.zeros_like, variables)
+    partly = pretrained.from_torch(
+        lacking, model, variables=first, allow_missing=(name,)
+    )
+    found = partly["params"]["layer2_others"]["conv2"]["kernel"]
+    np.testing.assert_array_equal(found, kernel * [[[[[1]]]], [[[[0]]]]])
 
 
 def test_frozen_norms_get_no_gradient():

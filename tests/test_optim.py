@@ -52,7 +52,12 @@ def test_warmup_longer_than_the_training_is_refused():
 
 def test_sgd_matches_a_loop():
     rng = np.random.default_rng(0)
-    shapes = {"body": {"kernel": (2, 3), "bias": (3,)}, "head": {"kernel": (3, 2)}}
+    shapes = {
+        "body": {"kernel": (2, 3), "bias": (3,)},
+        # Two layers in one array: of two axes and a bias all the same.
+        "loop": {"kernel": (2, 2, 3), "bias": (2, 3)},
+        "head": {"kernel": (3, 2)},
+    }
     params = jax.tree.map(
         lambda s: rng.standard_normal(s).astype(np.float32),
         shapes,
@@ -78,7 +83,7 @@ def test_sgd_matches_a_loop():
         params = jax.tree.map(np.add, params, updates)
         for module, leaves in expected.items():
             for name, value in leaves.items():
-                decay = 0.01 if value.ndim > 1 else 0.0
+                decay = 0.01 if name == "kernel" else 0.0
                 gradient = grads[module][name] + decay * value
                 velocity[module][name] = 0.9 * velocity[module][name] + gradient
                 rate = 0.1 * (1 - step / 10) * (10.0 if module == "head" else 3.0)

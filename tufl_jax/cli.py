@@ -1,6 +1,7 @@
 """What every command shares: flags, log format, and errors as one line."""
 
 import ctypes
+import gc
 import os
 import pathlib
 import sys
@@ -82,6 +83,7 @@ def guarded(main: Callable) -> Callable:
     def run(argv: list[str]) -> None:
         set_up_logging()
         keep_memory()
+        collect_rarely()
         set_up_compilation_cache()
         set_up_processes()
         if argv[1:]:
@@ -185,6 +187,15 @@ def keep_memory() -> None:
     mallopt(arena_max, 1)
     mallopt(mmap_max, 0)
     mallopt(trim_threshold, -1)
+
+
+def collect_rarely() -> None:
+    """Let Python look for garbage after 100 000 new objects instead of 700.
+
+    Tracing a large network makes millions that live on: looking through them again and
+    again took an eighth of the time until the first step.
+    """
+    gc.set_threshold(100_000)
 
 
 def set_up_compilation_cache() -> None:

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
 import optax
+from flax import traverse_util
 
 
 def learning_rate_schedule(
@@ -76,8 +76,7 @@ def sgd(
     return optax.chain(
         optax.add_decayed_weights(weight_decay, mask=decayed),
         optax.trace(decay=momentum),
-        _scale_modules(head_modules, head_multiplier, backbone_multiplier),
-        optax.scale_by_learning_rate(schedule),
+        _scale_by_rate(schedule, head_modules, head_multiplier, backbone_multiplier),
     )
 
 
@@ -97,25 +96,34 @@ def adamw(
     return optax.chain(
         optax.scale_by_adam(b1=momentum),
         optax.add_decayed_weights(weight_decay, mask=decayed),
-        _scale_modules(head_modules, head_multiplier, backbone_multiplier),
-        optax.scale_by_learning_rate(schedule),
+        _scale_by_rate(schedule, head_modules, head_multiplier, backbone_multiplier),
     )
 
 
-def _scale_modules(modules: Sequence[str], inside: float, outside: float):
-    def update(updates, params=None):
+def _scale_by_rate(schedule, modules: Sequence[str], inside: float, outside: float):
+    """Minus the rate of the step, times that of the module."""
+
+    def update(updates, state, params=None):
         del params
-        return {
-            name: optax.tree.scale(inside if name in modules else outside, tree)
+        rate = -schedule(state.count)
+        updates = {
+            name: optax.tree.scale(
+                rate * (inside if name in modules else outside), tree
+            )
             for name, tree in updates.items()
         }
+        return updates, optax.ScaleByScheduleState(optax.safe_increment(state.count))
 
-    return optax.stateless(update)
+    def init(params):
+        del params
+        return optax.ScaleByScheduleState(jnp.zeros((), jnp.int32))
+
+    return optax.GradientTransformation(init, update)
 
 
 def decayed(params) -> dict:
-    """True at the leaves with weight decay: kernels, i.e. arrays of rank 2 or more."""
-    return jax.tree.map(lambda x: x.ndim > 1, params)
+    """True at the leaves with weight decay: the kernels."""
+    return traverse_util.path_aware_map(lambda path, _: path[-1] == "kernel", params)
 
 
 OPTIMIZERS = {"sgd": sgd, "adamw": adamw}

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import math
 import zlib
 
 import jax
@@ -84,7 +85,7 @@ def init(
 
     def draw(path, leaf):
         kernel = flat.get((*path[:-1], "kernel"))
-        fan_in = 0 if kernel is None else int(np.prod(kernel.shape[:-1]))
+        fan_in = 0 if kernel is None else math.prod(kernel.shape[-4:-1])
         drawn = model.initial(path, leaf.shape, fan_in)
         if drawn is None:
             fill = 1.0 if path[-1] in ("scale", "var") else 0.0

@@ -1,9 +1,10 @@
 """Convolutions whose gradient is fast on a CPU, too.
 
 XLA's CPU compiler turns the gradient of a kernel into one convolution with a window as
-large as the map, at a tenth to a half of the rate of a matrix product. Here it is a
-product for each tap instead. Other devices get XLA's own; values and gradients are the
-same up to rounding.
+large as the map, at a tenth to a half of the rate of a matrix product, and leaves its
+fast library out where the layout of a kernel is not the usual one. Here gradients are
+products for each tap, or convolutions of the usual layout. Other devices get XLA's own;
+values and gradients are the same up to rounding.
 """
 
 import functools
@@ -56,7 +57,8 @@ def convolve(
         offsets = [i * apart - before for i in range(taps)]
         met = [i for i in range(taps) if _met(size, out, strides[axis], offsets[i])]
         first, last = met[0], met[-1]
-        kernel = jax.lax.slice_in_dim(kernel, first, last + 1, axis=axis)
+        if last - first + 1 < taps:
+            kernel = jax.lax.slice_in_dim(kernel, first, last + 1, axis=axis)
         pads.append((before - first * apart, after - (taps - 1 - last) * apart))
     # Inside shard_map: the gradient of a kernel is summed over the devices here.
     varying = [jax.typeof(a).manual_axis_type.varying for a in (x, kernel)]
@@ -76,21 +78,33 @@ def _forward(x, kernel, *how):
 
 
 def _backward(strides, padding, dilation, kept, gradient):
-    x, kernel = kept
     how = (strides, padding, dilation)
-    (of_x,) = jax.linear_transpose(lambda x: _direct(x, kernel, *how), x)(gradient)
-
-    def by_xla(x, gradient):
-        return jax.linear_transpose(lambda k: _direct(x, k, *how), kernel)(gradient)[0]
-
-    def by_products(x, gradient):
-        return _kernel_gradient(x, gradient, kernel.shape, *how)
-
-    if kernel.shape[2] < _MANY and strides == (1, 1) and kernel.shape[:2] != (1, 1):
-        return of_x, by_xla(x, gradient)
-    return of_x, jax.lax.platform_dependent(
-        x, gradient, cpu=by_products, default=by_xla
+    return jax.lax.platform_dependent(
+        *kept,
+        gradient,
+        cpu=functools.partial(_gradients_on_cpu, how),
+        default=functools.partial(_gradients, how),
     )
+
+
+def _gradients(how, x, kernel, gradient):
+    (of_kernel,) = jax.linear_transpose(lambda k: _direct(x, k, *how), kernel)(gradient)
+    return _gradient_of_input(how, x, kernel, gradient), of_kernel
+
+
+def _gradient_of_input(how, x, kernel, gradient):
+    return jax.linear_transpose(lambda x: _direct(x, kernel, *how), x)(gradient)[0]
+
+
+def _gradients_on_cpu(how, x, kernel, gradient):
+    strides, padding, dilation = how
+    if strides != (1, 1) or kernel.shape[:2] == (1, 1):
+        of_input = _gradient_of_input(how, x, kernel, gradient)
+        return of_input, _products(x, gradient, kernel.shape, *how)
+    of_input = _turned_convolution(gradient, kernel, padding, dilation)
+    if kernel.shape[2] < _MANY:
+        return of_input, _convolution_of_channels(x, gradient, padding, dilation)
+    return of_input, _products(x, gradient, kernel.shape, *how)
 
 
 _convolve.defvjp(_forward, _backward)
@@ -109,30 +123,55 @@ def _direct(x, kernel, strides, padding, dilation):
     )
 
 
-def _kernel_gradient(x, gradient, shape, strides, padding, dilation):
-    """Of every tap: the pixels that it met, times the gradient where it met them."""
+def _turned_convolution(gradient, kernel, padding, dilation):
+    """The gradient of the input of a convolution of stride 1."""
+    # Barriers here and below: XLA would fold the transposition into the convolution,
+    # which its library for convolutions then does not take if it is in a loop.
+    turned = jax.lax.optimization_barrier(kernel[::-1, ::-1].swapaxes(2, 3))
+    around = [
+        ((taps - 1) * apart - before, (taps - 1) * apart - after)
+        for taps, apart, (before, after) in zip(
+            kernel.shape, dilation, padding, strict=False
+        )
+    ]
+    return _direct(gradient, turned, (1, 1), around, dilation)
+
+
+def _convolution_of_channels(x, gradient, padding, dilation):
+    """The gradient of a kernel at stride 1: a convolution of channels as images."""
+    x, gradient = jax.lax.optimization_barrier(
+        (x.transpose(3, 1, 2, 0), gradient.transpose(1, 2, 0, 3))
+    )
+    of_kernel = _direct(x, gradient, dilation, padding, (1, 1))
+    return jax.lax.optimization_barrier(of_kernel).transpose(1, 2, 0, 3)
+
+
+def _products(x, gradient, shape, strides, padding, dilation):
+    """The gradient of a kernel: of every tap what it met, times the gradient."""
     rows, columns, inputs, outputs = shape
-    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    if any(map(any, padding)):
+        x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
     height, width = gradient.shape[1:3]
     gradient = gradient.reshape(-1, outputs)
-    span = (strides[0] * (height - 1) + 1, strides[1] * (width - 1) + 1)
+    taps = [
+        (i * dilation[0], j * dilation[1]) for i in range(rows) for j in range(columns)
+    ]
+    size = (strides[0] * (height - 1) + 1, strides[1] * (width - 1) + 1)
 
-    def met(row, column):
-        begin = (0, row * dilation[0], column * dilation[1], 0)
-        seen = jax.lax.dynamic_slice(x, begin, (len(x), *span, inputs))
-        return seen[:, :: strides[0], :: strides[1]].reshape(-1, inputs)
+    def pixels(window):
+        return window[:, :: strides[0], :: strides[1]].reshape(-1, inputs)
 
-    taps = [(i, j) for i in range(rows) for j in range(columns)]
-    if inputs < _FEW:
-        seen = jnp.concatenate([met(*tap) for tap in taps], axis=1)
+    if len(taps) == 1 or inputs < _FEW:
+        windows = [x[:, i : i + size[0], j : j + size[1]] for i, j in taps]
+        seen = jnp.concatenate([pixels(window) for window in windows], axis=1)
         return _product(seen, gradient).reshape(shape)
-    if len(taps) == 1:
-        return _product(met(0, 0), gradient).reshape(shape)
+
+    def of_tap(tap):
+        window = jax.lax.dynamic_slice(x, (0, *tap, 0), (len(x), *size, inputs))
+        return _product(pixels(window), gradient)
+
     # A loop, for else the pixels of all taps of all layers wait in memory at once.
-    of_taps = jax.lax.map(
-        lambda tap: _product(met(*tap), gradient), tuple(jnp.array(taps).T)
-    )
-    return of_taps.reshape(shape)
+    return jax.lax.map(of_tap, tuple(jnp.array(taps).T)).reshape(shape)
 
 
 def _met(size, out, stride, offset) -> range:

@@ -7,6 +7,7 @@ convolutions (ADVENT); 'sum2' declares four and adds two, because the loop of th
 published AdaptSegNet, MaxSquare and DACS code returns early.
 """
 
+import functools
 import math
 from typing import Any, ClassVar
 
@@ -17,7 +18,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from tufl_jax import ops
 from tufl_jax.errors import UserError
-from tufl_jax.models import layers
+from tufl_jax.models import layers, torch_names
 from tufl_jax.models.layers import BatchNorm, Options
 
 DILATIONS = (6, 12, 18, 24)
@@ -212,7 +213,7 @@ class DeepLabV2(nn.Module):
     def initial(path: tuple[str, ...], shape, fan_in: int) -> tuple[str, float] | None:
         """As `BiSeNet.initial`. Convolutions N(0, 0.01); what the published loop over
         modules leaves out - dense layers and biases - has torch's default."""
-        if path[-1] == "kernel" and len(shape) == 4:
+        if path[-1] == "kernel" and len(shape) > 2:
             return "normal", 0.01
         if fan_in and path[-2:] != ("bottleneck_1", "bias"):
             return "uniform", 1 / math.sqrt(fan_in)
@@ -267,18 +268,24 @@ class DeepLabV2(nn.Module):
         module = Bottleneck
         if REMAT[self.remat]:
             module = nn.remat(Bottleneck, policy=REMAT[self.remat], static_argnums=2)
-        # Traced once for all blocks of a kind: of 33 in all, 8 kinds.
-        module = nn.jit(module, static_argnums=2)
-        for block in range(self.blocks[stage]):
-            x = module(
-                self.width * 2**stage,
-                options,
-                stride=stride if block == 0 else 1,
-                dilation=dilation,
-                project=block == 0,
-                stride_place=self.stride_place,
-                name=f"layer{stage + 1}_{block}",
-            )(x, train)
+        block = functools.partial(
+            module,
+            self.width * 2**stage,
+            options,
+            dilation=dilation,
+            stride_place=self.stride_place,
+        )
+        first, others = f"layer{stage + 1}_0", f"layer{stage + 1}{torch_names.STACKED}"
+        if self.blocks[stage] > 0:
+            x = block(stride=stride, project=True, name=first)(x, train)
+        if self.blocks[stage] > 1:
+            # A loop: compiled once, and no block's work space beside another's.
+            x, _ = nn.scan(
+                lambda block, x, _: (block(x, train), None),
+                variable_axes={"params": 0, "batch_stats": 0, "intermediates": 0},
+                split_rngs={"params": True},
+                length=self.blocks[stage] - 1,
+            )(block(name=others), x, None)
         return x
 
 

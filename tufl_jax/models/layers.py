@@ -5,6 +5,7 @@ published weights were made with the unbiased one, so this project has its own.
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -18,6 +19,9 @@ ACTIVATIONS = ("leaky_relu", "relu")
 
 # Kaiming normal with a = 1, as in upstream BiSeNet: N(0, 1 / fan_in), not truncated.
 KAIMING = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
+# Of batch normalisation, as in torch.
+_MOMENTUM = 0.9
+_EPSILON = 1e-5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,8 +64,6 @@ class BatchNorm(nn.Module):
     """
 
     options: Options
-    momentum: float = 0.9
-    epsilon: float = 1e-5
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -71,34 +73,50 @@ class BatchNorm(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, shape)
         mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
         var = self.variable("batch_stats", "var", jnp.ones, shape)
-        x = x.astype(jnp.float32)
-        if train:
-            batch_mean, batch_var, count = self._statistics(x)
-            if not self.is_initializing():
-                unbiased = batch_var * (count / max(count - 1, 1))
-                mean.value = self._average(mean.value, batch_mean)
-                var.value = self._average(var.value, unbiased)
-        else:
-            batch_mean, batch_var = mean.value, var.value
-        factor = scale * jax.lax.rsqrt(batch_var + self.epsilon)
-        # One product and one sum a value: the backward is two sums over B, H, W.
-        return (x * factor + (bias - batch_mean * factor)).astype(self.options.dtype)
+        first = self.is_initializing()
+        y, *averages = _normalize(
+            x,
+            scale,
+            bias,
+            mean.value,
+            var.value,
+            train=train,
+            axis_name=None if first else self.options.axis_name,
+        )
+        if train and not first:
+            mean.value, var.value = averages
+        return y.astype(self.options.dtype)
 
-    def _average(self, old, new):
-        return self.momentum * old + (1 - self.momentum) * jax.lax.stop_gradient(new)
 
-    def _statistics(self, x):
-        """Mean and biased variance f32[C] of the global batch, and its count."""
-        count = x.size // x.shape[-1]
-        mean = x.mean((0, 1, 2))
-        axis_name = None if self.is_initializing() else self.options.axis_name
-        if axis_name:
-            mean = jax.lax.pmean(mean, axis_name)
-            count *= jax.lax.axis_size(axis_name)
-        # d var / d mean is 0: leaving that path out saves a pass in the backward.
-        centred = x - jax.lax.stop_gradient(mean)
-        var = (centred * centred).mean((0, 1, 2))
-        return mean, jax.lax.pmean(var, axis_name) if axis_name else var, count
+# jit: traced once for all layers of a shape.
+@functools.partial(jax.jit, static_argnames=("train", "axis_name"))
+def _normalize(x, scale, bias, mean, var, *, train, axis_name):
+    """BatchNorm in float32, and the running averages after it."""
+    x = x.astype(jnp.float32)
+    averages = mean, var
+    if train:
+        mean, var, count = _statistics(x, axis_name)
+        unbiased = var * (count / max(count - 1, 1))
+        averages = tuple(
+            _MOMENTUM * old + (1 - _MOMENTUM) * jax.lax.stop_gradient(new)
+            for old, new in zip(averages, (mean, unbiased), strict=True)
+        )
+    factor = scale * jax.lax.rsqrt(var + _EPSILON)
+    # One product and one sum a value: the backward is two sums over B, H, W.
+    return x * factor + (bias - mean * factor), *averages
+
+
+def _statistics(x, axis_name):
+    """Mean and biased variance f32[C] of the global batch, and its count."""
+    count = x.size // x.shape[-1]
+    mean = x.mean((0, 1, 2))
+    if axis_name:
+        mean = jax.lax.pmean(mean, axis_name)
+        count *= jax.lax.axis_size(axis_name)
+    # d var / d mean is 0: leaving that path out saves a pass in the backward.
+    centred = x - jax.lax.stop_gradient(mean)
+    var = (centred * centred).mean((0, 1, 2))
+    return mean, jax.lax.pmean(var, axis_name) if axis_name else var, count
 
 
 def conv(

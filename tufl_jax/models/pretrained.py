@@ -6,6 +6,7 @@ and in torch layout; see `torch_names`.
 
 import dataclasses
 import fnmatch
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -228,24 +229,31 @@ def _check(report: Report, allow_missing, allow_unexpected) -> None:
 def _fill(arrays, shapes, report: Report, variables, abs_scale) -> dict:
     """Variables with the loaded arrays; the rest is copied from `variables`."""
     loaded = set(report.loaded)
-    filled = {}
-    for collection, tree in shapes.items():
-        flat = traverse_util.flatten_dict(tree)
-        old = traverse_util.flatten_dict((variables or {}).get(collection, {}))
-        for path in flat:
-            name = torch_names.name(collection, path)
-            if name in loaded:
-                value = torch_names.from_layout(np.asarray(arrays[name], np.float32))
-                _check_finite(name, value)
-                if abs_scale and path[-1] == "scale":
-                    value = np.abs(value) + np.float32(1e-5)
-                flat[path] = np.ascontiguousarray(value)
-            elif path in old:
-                flat[path] = old[path]
-            else:
+    old = torch_names.flatten(variables or {})
+
+    def value(name, leaf):
+        if name not in loaded:
+            if name not in old:
                 raise UserError(f"'{name}' is missing and there is no first value")
-        filled[collection] = traverse_util.unflatten_dict(flat)
-    return filled
+            return torch_names.from_layout(old[name])
+        array = torch_names.from_layout(np.asarray(arrays[name], np.float32))
+        _check_finite(name, array)
+        if abs_scale and leaf == "scale":
+            array = np.abs(array) + np.float32(1e-5)
+        return array
+
+    def fill(collection, path, like):
+        parts = torch_names.parts(collection, path, like)
+        return np.stack([value(name, path[-1]) for name, _ in parts]).reshape(
+            like.shape
+        )
+
+    return {
+        collection: traverse_util.path_aware_map(
+            functools.partial(fill, collection), tree
+        )
+        for collection, tree in shapes.items()
+    }
 
 
 def _check_finite(name, value) -> None:

@@ -103,7 +103,7 @@ def refresh_donors(key, donors, batch):
 def pseudo_labels(ctx: Context, teacher, weak):
     """Argmax u8[B, H, W] of the frozen stage-1 network and its probability f32."""
     images = augment.normalize(weak, mode=ctx.config.model.normalization)
-    logits = ctx.model.apply(jax.lax.stop_gradient(teacher), images, train=False)[0]
+    logits = ctx.model.apply(teacher, images, train=False)[0]
     confidence = jnp.max(jax.nn.softmax(logits), -1)
     return jnp.argmax(logits, -1).astype(jnp.uint8), confidence
 
