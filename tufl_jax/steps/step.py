@@ -1,6 +1,5 @@
 """The one train step: any stage's loss on any number of devices."""
 
-import functools
 from collections.abc import Callable
 
 import jax
@@ -91,26 +90,7 @@ def make_train_step(
             out_specs=(P(), P(AXIS)),
         )(state, batch, keys)
 
-    options = _compiler_options(mesh.devices.flat[0].platform)
-    return jax.jit(step, donate_argnums=0, compiler_options=options)
-
-
-@functools.cache
-def _compiler_options(platform: str) -> dict | None:
-    """What XLA is told about the step.
-
-    On a CPU, to keep sums out of its experimental library: the step is as fast
-    without, and each of them is looked up among all instructions when a step is read
-    back from the cache.
-    """
-    options = {"xla_cpu_experimental_ynn_fusion_type": "-reduce"}
-    if platform != "cpu":
-        return None
-    try:
-        jax.jit(lambda: jnp.zeros(()), compiler_options=options).lower().compile()
-    except jax.errors.JaxRuntimeError:
-        return None  # a version that does not know it
-    return options
+    return jax.jit(step, donate_argnums=0)
 
 
 def put_batch(batch: dict, mesh: Mesh) -> dict:
