@@ -27,6 +27,8 @@ CASES = {
     "padding all around": ((5, 7), (64, 16), 3, 1, 12, 12),
     "one pixel": ((1, 1), (64, 5), 3, 1, 1, 1),
     "a middle tap without a pixel": ((1, 5), (20, 5), 3, 2, 2, 1),
+    "a tap too far": ((6, 6), (64, 5), 3, 1, 2, 4),
+    "a strided tap too far": ((10, 12), (20, 5), 3, 2, 2, 6),
     "no padding": ((6, 9), (64, 5), 3, 1, 0, 1),
 }
 

@@ -60,7 +60,7 @@ def test_abstract_batch_is_that_of_the_pipeline(stage):
 
 def tiny_deeplab(**changes):
     config = tiny_config("stage1", model__name="deeplabv2", model__width=4, **changes)
-    model = startup.build_model(config).clone(blocks=(1, 0, 0, 1), axis_name=None)
+    model = startup.build_model(config).clone(blocks=(1, 0, 0, 3), axis_name=None)
     return common.Context(config, model)
 
 
@@ -110,7 +110,7 @@ def test_parts_and_remat_have_the_gradient_of_the_whole():
     variables = models.init(tiny_deeplab().model, jax.random.key(0))
     # Convolutions of N(0, 0.01) vanish beside the biases on so few channels.
     variables["params"] = jax.tree.map(
-        lambda x: 100 * x * np.sqrt(2 / x[..., 0].size) if x.ndim == 4 else x,
+        lambda x: 100 * x * np.sqrt(2 / np.prod(x.shape[-4:-1])) if x.ndim > 3 else x,
         variables["params"],
     )
     keys = {

@@ -333,7 +333,7 @@ def run_steps(num_devices):
         optim__learning_rate=2e-5,
         optim__warmup_steps=0,
     )
-    model = startup.build_model(config).clone(blocks=(1, 1, 0, 0))
+    model = startup.build_model(config).clone(blocks=(1, 3, 0, 0))
     optimizer, _ = startup.build_optimizer(config, model)
     stage = steps.STAGES["source"]
     mesh = step_lib.make_mesh(jax.devices()[:num_devices])
@@ -364,7 +364,7 @@ def test_one_device_equals_eight():
 
 def test_bfloat16_is_for_activations_only():
     model = models.build(
-        "deeplabv2", num_classes=3, width=4, blocks=(1, 0, 0, 1), dtype=jnp.bfloat16
+        "deeplabv2", num_classes=3, width=4, blocks=(1, 0, 0, 3), dtype=jnp.bfloat16
     )
     images = jax.ShapeDtypeStruct((1, 16, 24, 3), jnp.float32)
     variables = models.shapes(model)

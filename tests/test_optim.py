@@ -54,7 +54,7 @@ def test_sgd_matches_a_loop():
     rng = np.random.default_rng(0)
     shapes = {
         "body": {"kernel": (2, 3), "bias": (3,)},
-        # Two layers in one array: of two axes and a bias all the same.
+        # Two layers in one array: its bias has two axes and no decay.
         "loop": {"kernel": (2, 2, 3), "bias": (2, 3)},
         "head": {"kernel": (3, 2)},
     }

@@ -80,7 +80,7 @@ def key_of_predictor(config, model):
 def few_small_programs():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bisenet, "ResNet18", Trunk)
-        small = functools.partial(models.MODELS["deeplabv2"], blocks=(1, 0, 0, 1))
+        small = functools.partial(models.MODELS["deeplabv2"], blocks=(1, 0, 0, 3))
         patch.setitem(models.MODELS, "deeplabv2", small)
         make = shared(step_lib.make_train_step, key_of_step)
         patch.setattr(step_lib, "make_train_step", make)

@@ -190,7 +190,7 @@ def keep_memory() -> None:
 
 
 def collect_rarely() -> None:
-    """Let Python look for garbage after 100 000 new objects instead of 700.
+    """Let Python look for garbage after 100 000 new objects, not some hundreds.
 
     Tracing a large network makes millions that live on: looking through them again and
     again took an eighth of the time until the first step.

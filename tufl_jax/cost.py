@@ -39,7 +39,7 @@ def multiplications(model, image_size: tuple[int, int]) -> int:
     kernels = traverse_util.flatten_dict(shapes["params"])
     found = traverse_util.flatten_dict(jax.eval_shape(outputs, shapes, images))
     for path, outs in found.items():
-        # One output for each call of the module.
+        # One output for each call of the module, those of a loop in one array.
         rows, columns, inputs, _ = kernels[*path[:-1], "kernel"].shape[-4:]
         total += sum(out.size for out in outs) * rows * columns * inputs
     return total

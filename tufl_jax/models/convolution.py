@@ -13,8 +13,10 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-_FEW = 16  # channels up to which all taps make one product
-_MANY = 64  # channels from which products are faster, whatever the stride
+# Input channels below which all taps of a strided kernel make one product, and from
+# which products are faster than a convolution at stride 1.
+_FEW = 16
+_MANY = 64
 
 
 def convolve(
@@ -112,7 +114,7 @@ _convolve.defvjp(_forward, _backward)
 
 def _direct(x, kernel, strides, padding, dilation):
     if kernel.shape[:2] == (1, 1) and not any(map(any, padding)):
-        return x[:, :: strides[0], :: strides[1]] @ kernel[0, 0]
+        return _every(x, strides) @ kernel.reshape(kernel.shape[2:])
     return jax.lax.conv_general_dilated(
         x,
         kernel,
@@ -123,6 +125,11 @@ def _direct(x, kernel, strides, padding, dilation):
     )
 
 
+def _every(x, strides):
+    """Each stride-th row and column; tracing a slice of all takes its time, too."""
+    return x if strides == (1, 1) else x[:, :: strides[0], :: strides[1]]
+
+
 def _turned_convolution(gradient, kernel, padding, dilation):
     """The gradient of the input of a convolution of stride 1."""
     # Barriers here and below: XLA would fold the transposition into the convolution,
@@ -131,7 +138,7 @@ def _turned_convolution(gradient, kernel, padding, dilation):
     around = [
         ((taps - 1) * apart - before, (taps - 1) * apart - after)
         for taps, apart, (before, after) in zip(
-            kernel.shape, dilation, padding, strict=False
+            kernel.shape[:2], dilation, padding, strict=True
         )
     ]
     return _direct(gradient, turned, (1, 1), around, dilation)
@@ -149,8 +156,9 @@ def _convolution_of_channels(x, gradient, padding, dilation):
 def _products(x, gradient, shape, strides, padding, dilation):
     """The gradient of a kernel: of every tap what it met, times the gradient."""
     rows, columns, inputs, outputs = shape
-    if any(map(any, padding)):
-        x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    if any(map(any, padding)):  # less than none where a tap was left out
+        pads = [(before, after, 0) for before, after in ((0, 0), *padding, (0, 0))]
+        x = jax.lax.pad(x, jnp.zeros((), x.dtype), pads)
     height, width = gradient.shape[1:3]
     gradient = gradient.reshape(-1, outputs)
     taps = [
@@ -159,7 +167,7 @@ def _products(x, gradient, shape, strides, padding, dilation):
     size = (strides[0] * (height - 1) + 1, strides[1] * (width - 1) + 1)
 
     def pixels(window):
-        return window[:, :: strides[0], :: strides[1]].reshape(-1, inputs)
+        return _every(window, strides).reshape(-1, inputs)
 
     if len(taps) == 1 or inputs < _FEW:
         windows = [x[:, i : i + size[0], j : j + size[1]] for i, j in taps]

@@ -285,6 +285,7 @@ class DeepLabV2(nn.Module):
                 variable_axes={"params": 0, "batch_stats": 0, "intermediates": 0},
                 split_rngs={"params": True},
                 length=self.blocks[stage] - 1,
+                check_constancy_invariants=False,  # no variable is shared by blocks
             )(block(name=others), x, None)
         return x
 

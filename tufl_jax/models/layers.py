@@ -19,7 +19,7 @@ ACTIVATIONS = ("leaky_relu", "relu")
 
 # Kaiming normal with a = 1, as in upstream BiSeNet: N(0, 1 / fan_in), not truncated.
 KAIMING = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
-# Of batch normalisation, as in torch.
+# Of batch normalisation; torch calls the first one 0.1, the share of the new.
 _MOMENTUM = 0.9
 _EPSILON = 1e-5
 

@@ -231,22 +231,24 @@ def _fill(arrays, shapes, report: Report, variables, abs_scale) -> dict:
     loaded = set(report.loaded)
     old = torch_names.flatten(variables or {})
 
-    def value(name, leaf):
+    def value(name, kind, shape):
         if name not in loaded:
             if name not in old:
                 raise UserError(f"'{name}' is missing and there is no first value")
-            return torch_names.from_layout(old[name])
+            first = torch_names.from_layout(old[name])
+            if first.shape != shape:
+                raise UserError(f"'{name}' is missing and its first value does not fit")
+            return first
         array = torch_names.from_layout(np.asarray(arrays[name], np.float32))
         _check_finite(name, array)
-        if abs_scale and leaf == "scale":
+        if abs_scale and kind == "scale":
             array = np.abs(array) + np.float32(1e-5)
         return array
 
     def fill(collection, path, like):
         parts = torch_names.parts(collection, path, like)
-        return np.stack([value(name, path[-1]) for name, _ in parts]).reshape(
-            like.shape
-        )
+        values = [value(name, path[-1], part.shape) for name, part in parts]
+        return np.stack(values).reshape(like.shape)
 
     return {
         collection: traverse_util.path_aware_map(

@@ -55,6 +55,7 @@ def make_train_step(
             lambda params: loss_fn(params, state, batch, keys, ctx), has_aux=True
         )(state.params)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        # Neither an infinity nor a NaN is lost in a sum.
         finite = jnp.isfinite(out.metrics["loss"] + optax.tree.sum(grads))
         first_of_window = state.step % log_every == 0
         state = state.replace(
