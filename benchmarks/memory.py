@@ -4,9 +4,9 @@
     python -m benchmarks.memory --compile
 
 The first column is what autodiff keeps between forward and backward pass, before a
-compiler computes some of it again; it is traced and takes seconds. --compile adds what this machine's
-compiler plans for the whole step - state, teacher, losses, work space - and how long it
-took.
+compiler computes some of it again; it is traced and takes seconds. --compile adds what
+this machine's compiler plans for the whole step - state, teacher, losses, work space -
+and how long it took.
 """
 
 import itertools
