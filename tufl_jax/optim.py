@@ -76,7 +76,8 @@ def sgd(
     return optax.chain(
         optax.add_decayed_weights(weight_decay, mask=decayed),
         optax.trace(decay=momentum),
-        _scale_by_rate(schedule, head_modules, head_multiplier, backbone_multiplier),
+        _scale_modules(head_modules, head_multiplier, backbone_multiplier),
+        optax.scale_by_learning_rate(schedule),
     )
 
 
@@ -96,29 +97,20 @@ def adamw(
     return optax.chain(
         optax.scale_by_adam(b1=momentum),
         optax.add_decayed_weights(weight_decay, mask=decayed),
-        _scale_by_rate(schedule, head_modules, head_multiplier, backbone_multiplier),
+        _scale_modules(head_modules, head_multiplier, backbone_multiplier),
+        optax.scale_by_learning_rate(schedule),
     )
 
 
-def _scale_by_rate(schedule, modules: Sequence[str], inside: float, outside: float):
-    """Minus the rate of the step, times that of the module."""
-
-    def update(updates, state, params=None):
+def _scale_modules(modules: Sequence[str], inside: float, outside: float):
+    def update(updates, params=None):
         del params
-        rate = -schedule(state.count)
-        updates = {
-            name: optax.tree.scale(
-                rate * (inside if name in modules else outside), tree
-            )
+        return {
+            name: optax.tree.scale(inside if name in modules else outside, tree)
             for name, tree in updates.items()
         }
-        return updates, optax.ScaleByScheduleState(optax.safe_increment(state.count))
 
-    def init(params):
-        del params
-        return optax.ScaleByScheduleState(jnp.zeros((), jnp.int32))
-
-    return optax.GradientTransformation(init, update)
+    return optax.stateless(update)
 
 
 def decayed(params) -> dict:
